@@ -1,1 +1,139 @@
-//! (being written)
+//! Where do TLS configurations come from? Certificates and keys from files, errors that name the file.
+//!
+//! rustls with aws-lc-rs: TLS 1.3, and 1.2 for clients that have nothing newer. Names are always verified.
+
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file that cannot serve as certificate, key or CA.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file cannot be read, or is not PEM.
+    #[error("{file}: cannot read it as PEM: {cause}")]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// What the reader said.
+        cause: String,
+    },
+    /// The file holds no certificate.
+    #[error("{0}: holds no certificate")]
+    Empty(PathBuf),
+    /// Others than the owner can read the key.
+    #[error("{file}: a private key that others can read (mode {mode:03o}); run `chmod 600` on it")]
+    Exposed {
+        /// Which file.
+        file: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The certificate is outside its validity.
+    #[error("{file}: the certificate is not valid now (valid from {from} until {until}); issue a new one, or correct the clock")]
+    Validity {
+        /// Which file.
+        file: PathBuf,
+        /// Start of validity.
+        from: String,
+        /// End of validity.
+        until: String,
+    },
+    /// Certificate and key do not make a configuration.
+    #[error("{file}: {cause}")]
+    Config {
+        /// Which file.
+        file: PathBuf,
+        /// What rustls said.
+        cause: String,
+    },
+}
+
+/// How a client verifies brokers: against the CA certificates in `ca`, with the name or address that it dialled.
+pub fn client_config(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).map_err(|e| TlsError::Config { file: ca.to_owned(), cause: e.to_string() })?;
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| TlsError::Config { file: ca.to_owned(), cause: e.to_string() })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// How a broker presents itself: the chain in `certificate`, the key in `key` (refused if others can read it).
+pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = certificates(certificate)?;
+    check_validity(certificate, &chain)?;
+    refuse_exposed(key)?;
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .map_err(|e| TlsError::Read { file: key.to_owned(), cause: pem_cause(&e) })?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| TlsError::Config { file: certificate.to_owned(), cause: e.to_string() })?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(|e| TlsError::Config { file: key.to_owned(), cause: e.to_string() })?;
+    // Two tickets (rustls's default four) are enough for an agent that reconnects; each costs bytes in every handshake.
+    config.send_tls13_tickets = 2;
+    Ok(Arc::new(config))
+}
+
+/// Until when the first certificate of the file is valid, Unix seconds.
+pub fn valid_until(certificate: &Path) -> Result<i64, TlsError> {
+    let chain = certificates(certificate)?;
+    Ok(validity(certificate, &chain)?.1)
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = |e: &rustls_pki_types::pem::Error| TlsError::Read { file: file.to_owned(), cause: pem_cause(e) };
+    let chain = CertificateDer::pem_file_iter(file)
+        .map_err(|e| read(&e))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| read(&e))?;
+    if chain.is_empty() { Err(TlsError::Empty(file.to_owned())) } else { Ok(chain) }
+}
+
+/// The reason alone: a PEM error's debug text could quote the file.
+fn pem_cause(error: &rustls_pki_types::pem::Error) -> String {
+    match error {
+        rustls_pki_types::pem::Error::Io(e) => e.to_string(),
+        rustls_pki_types::pem::Error::NoItemsFound => "no PEM section of the expected kind".into(),
+        _ => "not well-formed PEM".into(),
+    }
+}
+
+fn refuse_exposed(key: &Path) -> Result<(), TlsError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = std::fs::metadata(key).map_err(|e| TlsError::Read { file: key.to_owned(), cause: e.to_string() })?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(TlsError::Exposed { file: key.to_owned(), mode });
+    }
+    Ok(())
+}
+
+fn check_validity(file: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+    let (from, until) = validity(file, chain)?;
+    let now = x509_parser::time::ASN1Time::now().timestamp();
+    if now < from || now > until {
+        let text = |t: i64| x509_parser::time::ASN1Time::from_timestamp(t).map(|t| t.to_string()).unwrap_or_default();
+        return Err(TlsError::Validity { file: file.to_owned(), from: text(from), until: text(until) });
+    }
+    Ok(())
+}
+
+fn validity(file: &Path, chain: &[CertificateDer<'_>]) -> Result<(i64, i64), TlsError> {
+    let first = chain.first().ok_or_else(|| TlsError::Empty(file.to_owned()))?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(first)
+        .map_err(|e| TlsError::Config { file: file.to_owned(), cause: e.to_string() })?;
+    let validity = parsed.validity();
+    Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
