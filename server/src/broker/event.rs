@@ -47,6 +47,8 @@ pub enum Event {
         session: SessionId,
         /// Why, for people: `clean`, `connection closed`, `heart-beat`, ….
         reason: String,
+        /// A last word to the peer, if there is one.
+        refusal: Option<Refusal>,
     },
     /// A new policy holds from now on.
     Policy(Arc<Policy>),

@@ -114,7 +114,7 @@ impl Broker {
         match event {
             Event::Opened(opened) => self.open(*opened, now),
             Event::Inputs { session, inputs, ticket } => self.queue(session, inputs, ticket),
-            Event::Closed { session, reason } => self.forget(session, &reason, now),
+            Event::Closed { session, reason, refusal } => self.close(session, refusal, &reason, now),
             Event::Policy(policy) => self.apply(policy, now),
             Event::Wake => {}
             Event::Drain => self.drain(),
