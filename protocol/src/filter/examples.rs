@@ -1,0 +1,1 @@
+//! Which nodes does each construct of the language match? The table that evaluator, index and documentation share.
