@@ -1,1 +1,4 @@
-//! Muster: server.
+//! x
+pub mod broker;
+pub mod hub;
+pub mod intake;

@@ -153,7 +153,7 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
     let opened = Opened {
         session: id,
         user: accepted.user.name.to_string(),
-        password_hash: accepted.user.password_hash().to_owned(),
+        password_hash: accepted.user.password.as_str().to_owned(),
         node: accepted.node,
         peer,
         outbox,
