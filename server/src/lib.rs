@@ -1,1 +1,3 @@
-//! Muster: server.
+//! The broker: its modules.
+
+pub mod broker;

@@ -1,0 +1,3 @@
+//! Every decision of the broker, as a plain value.
+
+pub mod access;
