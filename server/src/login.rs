@@ -257,6 +257,7 @@ struct Places {
 }
 
 /// A place in the pool; dropping it hands it to the newest who waits.
+#[derive(Debug)]
 struct Permit {
     pool: Pool,
     reserve: bool,

@@ -173,4 +173,3 @@ pub(super) fn union(sets: &[&Rows], end: u32) -> RoaringBitmap {
     });
     whole.fold(united, |united, bitmap| united | bitmap)
 }
-}
