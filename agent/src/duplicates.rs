@@ -38,9 +38,10 @@ impl Duplicates {
         };
         let mut order: VecDeque<(u64, u128)> = VecDeque::new();
         let mut known = HashSet::new();
-        for (at, id) in text.lines().filter_map(entry) {
+        // From the newest back: an id that was forgotten and came again counts from its last time.
+        for (at, id) in text.lines().rev().filter_map(entry) {
             if known.insert(id) {
-                order.push_back((at, id));
+                order.push_front((at, id));
             }
         }
         let out = open_to_append(file)?;
@@ -51,6 +52,7 @@ impl Duplicates {
 
     /// Remembers a request; `false` if it was known already. When it returns `Ok(true)` the entry is on the disk.
     pub fn remember(&mut self, caller: &str, request: &str, now_ms: u64) -> io::Result<bool> {
+        self.forget(now_ms);
         let id = id_of(caller, request);
         if self.known.contains(&id) {
             return Ok(false);
@@ -180,13 +182,12 @@ mod tests {
                 if restart {
                     drop(memory);
                     memory = Duplicates::open(&file, most, age, now).expect("opened");
-                    model.retain(|(at, _)| now - at <= 1000);
                 }
+                model.retain(|(at, _)| now - at <= 1000);
                 let is_new = !model.iter().any(|(_, known)| *known == id);
                 prop_assert_eq!(memory.remember("ann", &id.to_string(), now).expect("written"), is_new);
                 if is_new {
                     model.push((now, id));
-                    model.retain(|(at, _)| now - at <= 1000);
                     let over = model.len().saturating_sub(most);
                     model.drain(..over);
                 }

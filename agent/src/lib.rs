@@ -2,8 +2,10 @@
 //!
 //! [`agent::run`] is the whole of it; the binary `muster-agent` reads a configuration and calls it.
 
+mod classes;
 pub mod config;
 pub mod duplicates;
+pub mod facts;
 pub mod identity;
 pub mod run;
 pub mod status;
