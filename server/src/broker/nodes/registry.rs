@@ -1,0 +1,402 @@
+//! Which nodes are here, and which were? Rows, documents, presence; the index beside them finds.
+//!
+//! Presence is the authenticated session: a row lives exactly as long as one. A row number is used again, so whatever was frozen
+//! carries the generation of that moment, and a node that was born later is never taken for its predecessor.
+
+use super::index::{Described, Index};
+use super::rows::Row;
+use crate::broker::access::{Policy, User};
+use crate::broker::event::{NodeHello, Now, Registration, SessionId};
+use bytes::Bytes;
+use muster_protocol::facts::{Facts, FactsError, NodeDocument, Path};
+use muster_protocol::filter::Filter;
+use muster_protocol::message::NodeId;
+use roaring::RoaringBitmap;
+use serde_json::{Map, Value, json};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// A moment in the life of the registry: each node is born in one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+/// A node that is connected.
+#[derive(Debug)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Its session.
+    pub session: SessionId,
+    /// Its session number: a higher one takes over.
+    pub number: u64,
+    /// The user that its agent logged in as.
+    pub user: Arc<User>,
+    /// Its collective.
+    pub collective: Arc<str>,
+    /// Connected since, Unix ms.
+    pub since: u64,
+    /// When its row became its own.
+    pub born: Generation,
+    clock_skew: i64,
+    document: Option<Document>,
+}
+
+/// A node that was connected.
+#[derive(Debug)]
+pub struct Departed {
+    /// Its id.
+    pub id: NodeId,
+    /// Its collective.
+    pub collective: Arc<str>,
+    /// It had been connected since, Unix ms.
+    pub since: u64,
+    /// Gone since, Unix ms.
+    pub at: u64,
+    /// Why.
+    pub reason: String,
+    user: Arc<User>,
+    clock_skew: i64,
+    forget_at: u64,
+    document: Document,
+}
+
+/// What a node has registered, kept as text: a tree of values would cost several times as much.
+#[derive(Debug)]
+struct Document {
+    json: Bytes,
+    hash: String,
+    display: Vec<(Path, Value)>,
+}
+
+/// How long and how many of those that are gone are remembered.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Milliseconds.
+    pub gone_for: u64,
+    /// Nodes.
+    pub gone_most: usize,
+}
+
+/// The registry of one broker.
+#[derive(Debug)]
+pub struct Nodes {
+    broker: String,
+    memory: Memory,
+    rows: Vec<Option<Node>>,
+    free: Vec<u32>,
+    by_id: HashMap<NodeId, u32>,
+    index: Index,
+    registering: usize,
+    births: u64,
+    gone: HashMap<u32, Departed>,
+    gone_order: VecDeque<(u64, u32)>,
+    gone_rows: HashMap<NodeId, u32>,
+    gone_index: Index,
+    gone_last: u32,
+}
+
+/// A node with what it registered and what the policy makes of it.
+#[derive(Debug)]
+pub struct Whole {
+    /// As reported.
+    pub document: NodeDocument,
+    /// Asserted and observed over reported.
+    pub effective: Facts,
+}
+
+impl Nodes {
+    /// An empty registry of the broker of that name.
+    pub fn new(broker: &str, memory: Memory) -> Nodes {
+        Nodes {
+            broker: broker.to_owned(),
+            memory,
+            rows: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            index: Index::default(),
+            registering: 0,
+            births: 0,
+            gone: HashMap::new(),
+            gone_order: VecDeque::new(),
+            gone_rows: HashMap::new(),
+            gone_index: Index::default(),
+            gone_last: 0,
+        }
+    }
+
+    /// A node has logged in; it is `registering` until its first document is accepted. The caller has closed an older session of it.
+    pub fn connect(&mut self, hello: NodeHello, session: SessionId, user: &Arc<User>, now: Now) -> u32 {
+        let row = self.free.pop().unwrap_or(self.rows.len() as u32);
+        self.births += 1;
+        let node = Node {
+            id: hello.id,
+            session,
+            number: hello.number,
+            user: user.clone(),
+            collective: user.collective.as_str().into(),
+            since: now.unix,
+            born: Generation(self.births),
+            clock_skew: hello.clock_skew,
+            document: None,
+        };
+        if row as usize == self.rows.len() {
+            self.rows.push(Some(node));
+        } else {
+            self.rows[row as usize] = Some(node);
+        }
+        self.by_id.insert(hello.id, row);
+        self.registering += 1;
+        row
+    }
+
+    /// Takes a whole document; whether it is the node's first, and its effective facts. An error: they pass a limit, and the old ones stay.
+    pub fn register(&mut self, row: u32, registration: &Registration, policy: &Policy) -> Result<Option<(bool, Facts)>, FactsError> {
+        let Some(node) = self.rows.get(row as usize).and_then(Option::as_ref) else { return Ok(None) };
+        let view = |document: &NodeDocument| effective(policy, &self.broker, &node.user, &document.facts, node.since, node.clock_skew);
+        let facts = view(&registration.document)?;
+        let after = described(&facts, &registration.document);
+        let old = node.document.as_ref();
+        // What is indexed was made of the document before under this same policy: only what differs need be looked at.
+        let before = registration.before.as_ref().filter(|(_, hash)| old.is_some_and(|old| old.hash == *hash));
+        match before {
+            Some((before, _)) => self.index.update(Row(row), described(&view(before)?, before), after),
+            None => self.index.insert(Row(row), after),
+        }
+        let id = node.id;
+        let document = Document { json: registration.json.clone(), hash: registration.hash.clone(), display: display(policy, &facts) };
+        let first = self.rows[row as usize].as_mut().is_some_and(|node| node.document.replace(document).is_none());
+        if first {
+            self.registering -= 1;
+            self.forget_gone(id);
+        }
+        Ok(Some((first, facts)))
+    }
+
+    /// The node's session has ended; its effective facts if it had registered.
+    pub fn disconnect(&mut self, row: u32, reason: &str, policy: &Policy, now: Now) -> Option<(Node, Option<Whole>)> {
+        let mut node = self.rows.get_mut(row as usize)?.take()?;
+        self.free.push(row);
+        self.by_id.remove(&node.id);
+        self.index.remove(Row(row));
+        let Some(document) = node.document.take() else {
+            self.registering -= 1;
+            return Some((node, None));
+        };
+        let whole = whole(policy, &self.broker, &node.user, &document.json, node.since, node.clock_skew)?;
+        self.forget_gone(node.id);
+        if self.memory.gone_most == 0 {
+            return Some((node, Some(whole)));
+        }
+        while self.gone.len() >= self.memory.gone_most {
+            let Some((_, oldest)) = self.gone_order.pop_front() else { break };
+            self.drop_gone(oldest);
+        }
+        self.gone_last = self.gone_last.wrapping_add(1);
+        let row = self.gone_last;
+        self.gone_index.insert(Row(row), described(&whole.effective, &whole.document));
+        let forget_at = now.tick.saturating_add(self.memory.gone_for);
+        self.gone_order.push_back((forget_at, row));
+        self.gone_rows.insert(node.id, row);
+        let departed = Departed {
+            id: node.id,
+            collective: node.collective.clone(),
+            since: node.since,
+            at: now.unix,
+            reason: reason.to_owned(),
+            user: node.user.clone(),
+            clock_skew: node.clock_skew,
+            forget_at,
+            document,
+        };
+        self.gone.insert(row, departed);
+        Some((node, Some(whole)))
+    }
+
+    /// Forgets those that have been gone for long enough.
+    pub fn expire(&mut self, now: u64) {
+        while let Some(&(forget_at, row)) = self.gone_order.front().filter(|(at, _)| *at <= now) {
+            self.gone_order.pop_front();
+            if self.gone.get(&row).is_some_and(|gone| gone.forget_at == forget_at) {
+                self.drop_gone(row);
+            }
+        }
+    }
+
+    /// When the next gone node is forgotten, monotonic ms.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.gone_order.front().map(|(at, _)| *at)
+    }
+
+    /// Computes all effective and display facts anew under another policy. What passes a limit now is found by nobody until it changes.
+    pub fn apply(&mut self, policy: &Policy) {
+        for (row, node) in self.rows.iter_mut().enumerate() {
+            let Some(node) = node else { continue };
+            if let Some(user) = policy.user(&node.user.name) {
+                node.user = user.clone();
+            }
+            let Some(document) = &mut node.document else { continue };
+            match whole(policy, &self.broker, &node.user, &document.json, node.since, node.clock_skew) {
+                Some(whole) => {
+                    self.index.insert(Row(row as u32), described(&whole.effective, &whole.document));
+                    document.display = display(policy, &whole.effective);
+                }
+                None => self.index.remove(Row(row as u32)),
+            }
+        }
+        for (row, gone) in &mut self.gone {
+            if let Some(user) = policy.user(&gone.user.name) {
+                gone.user = user.clone();
+            }
+            match whole(policy, &self.broker, &gone.user, &gone.document.json, gone.since, gone.clock_skew) {
+                Some(whole) => {
+                    self.gone_index.insert(Row(*row), described(&whole.effective, &whole.document));
+                    gone.document.display = display(policy, &whole.effective);
+                }
+                None => self.gone_index.remove(Row(*row)),
+            }
+        }
+    }
+
+    /// Registered rows that match `target` (all of them without one), restricted by `scope`.
+    pub fn matching(&self, target: Option<&Filter>, scope: Option<&Filter>) -> RoaringBitmap {
+        matching(&self.index, target, scope)
+    }
+
+    /// The gone nodes that matched when they were last seen, the latest first, at most `most`.
+    pub fn gone_matching(&self, target: Option<&Filter>, scope: Option<&Filter>, most: usize) -> Vec<&Departed> {
+        let rows = matching(&self.gone_index, target, scope);
+        self.gone_order.iter().rev().filter(|(_, row)| rows.contains(*row)).filter_map(|(_, row)| self.gone.get(row)).take(most).collect()
+    }
+
+    /// Rows of nodes that announce this module.
+    pub fn with_module(&self, module: &str) -> RoaringBitmap {
+        self.index.with_module(module)
+    }
+
+    /// The index, for reports.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The node in a row.
+    pub fn get(&self, row: u32) -> Option<&Node> {
+        self.rows.get(row as usize)?.as_ref()
+    }
+
+    /// The row of a node that is connected.
+    pub fn row(&self, id: &NodeId) -> Option<u32> {
+        self.by_id.get(id).copied()
+    }
+
+    /// A node that is gone.
+    pub fn departed(&self, id: &NodeId) -> Option<&Departed> {
+        self.gone.get(self.gone_rows.get(id)?)
+    }
+
+    /// A node's document, parsed.
+    pub fn whole(&self, row: u32, policy: &Policy) -> Option<Whole> {
+        let node = self.get(row)?;
+        whole(policy, &self.broker, &node.user, &node.document.as_ref()?.json, node.since, node.clock_skew)
+    }
+
+    /// A gone node's document, parsed.
+    pub fn whole_departed(&self, gone: &Departed, policy: &Policy) -> Option<Whole> {
+        whole(policy, &self.broker, &gone.user, &gone.document.json, gone.since, gone.clock_skew)
+    }
+
+    /// What was born up to now.
+    pub fn generation(&self) -> Generation {
+        Generation(self.births)
+    }
+
+    /// Registered nodes.
+    pub fn len(&self) -> usize {
+        self.by_id.len() - self.registering
+    }
+
+    /// Whether no node is registered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Nodes that are connected and have not registered.
+    pub fn registering(&self) -> usize {
+        self.registering
+    }
+
+    /// Nodes that are remembered as gone.
+    pub fn gone(&self) -> usize {
+        self.gone.len()
+    }
+
+    fn forget_gone(&mut self, id: NodeId) {
+        if let Some(row) = self.gone_rows.get(&id).copied() {
+            self.drop_gone(row);
+            // Few stand behind a node that came back; the order is kept exact so that its length bounds memory.
+            self.gone_order.retain(|(_, other)| *other != row);
+        }
+    }
+
+    fn drop_gone(&mut self, row: u32) {
+        if let Some(gone) = self.gone.remove(&row) {
+            self.gone_rows.remove(&gone.id);
+            self.gone_index.remove(Row(row));
+        }
+    }
+}
+
+impl Node {
+    /// Whether its first document was accepted.
+    pub fn is_registered(&self) -> bool {
+        self.document.is_some()
+    }
+
+    /// Hash of its document.
+    pub fn hash(&self) -> Option<&str> {
+        self.document.as_ref().map(|d| d.hash.as_str())
+    }
+
+    /// The policy's display facts that it has.
+    pub fn display(&self) -> &[(Path, Value)] {
+        self.document.as_ref().map_or(&[], |d| &d.display)
+    }
+}
+
+impl Departed {
+    /// The policy's display facts that it had.
+    pub fn display(&self) -> &[(Path, Value)] {
+        &self.document.display
+    }
+}
+
+/// Display facts as a JSON object, without those that `hidden` hides.
+pub fn shown(display: &[(Path, Value)], hides: impl Fn(&Path) -> bool) -> Map<String, Value> {
+    display.iter().filter(|(path, _)| !hides(path)).map(|(path, value)| (path.to_string(), value.clone())).collect()
+}
+
+fn matching(index: &Index, target: Option<&Filter>, scope: Option<&Filter>) -> RoaringBitmap {
+    match (target, scope) {
+        (None, None) => index.rows().clone(),
+        (Some(filter), None) | (None, Some(filter)) => index.matching(filter),
+        (Some(target), Some(scope)) => index.matching(&target.and(scope)),
+    }
+}
+
+fn effective(policy: &Policy, broker: &str, user: &User, reported: &Facts, since: u64, clock_skew: i64) -> Result<Facts, FactsError> {
+    let observed = json!({ "name": broker, "connected_since": since / 1000, "clock_skew": clock_skew });
+    Facts::from_value(policy.effective(user, reported.as_value(), &observed))
+}
+
+fn whole(policy: &Policy, broker: &str, user: &User, json: &[u8], since: u64, clock_skew: i64) -> Option<Whole> {
+    let document = NodeDocument::parse(json).ok()?;
+    let effective = effective(policy, broker, user, &document.facts, since, clock_skew).ok()?;
+    Some(Whole { document, effective })
+}
+
+fn described<'a>(effective: &'a Facts, document: &'a NodeDocument) -> Described<'a> {
+    Described { facts: effective, classes: &document.classes, modules: &document.modules }
+}
+
+fn display(policy: &Policy, effective: &Facts) -> Vec<(Path, Value)> {
+    policy.display().iter().filter_map(|path| Some((path.clone(), effective.get(path)?.clone()))).collect()
+}

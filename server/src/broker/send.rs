@@ -1,0 +1,585 @@
+//! What becomes of a SEND? The ACL, the scope, the targets, the fan-out; and the way back of the answers.
+
+use super::access::{GroupSet, Right, User};
+use super::event::{Answer, Now, Purpose, Sent, SessionId, Target, Terms};
+use super::nodes::{Generation, Node, Whole, shown};
+use super::note::{Note, Weight};
+use super::outbox::Message;
+use super::requests::{Asked, Key};
+use super::sessions::{Delivery, Permit};
+use super::Broker;
+use bytes::Bytes;
+use muster_protocol::destination::{Destination, Kind};
+use muster_protocol::error::{Code, Refusal};
+use muster_protocol::filter::Filter;
+use muster_protocol::frame::Headers;
+use muster_protocol::message::{NodeId, RequestId, TARGET_ALL, header};
+use muster_protocol::request::{Accepted, Done, Event, NodeRef, Outcome, State};
+use roaring::RoaringBitmap;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Deliveries in one turn.
+const SLICE: usize = 256;
+
+/// How long cancelled nodes may take to confirm, ms.
+const CANCEL_CONFIRM: u64 = 5_000;
+
+/// A fan-out that is under way, one slice a turn.
+#[derive(Debug)]
+pub(super) struct Fanout {
+    destination: Destination,
+    message: Arc<Message>,
+    readers: GroupSet,
+    targets: Targets,
+}
+
+#[derive(Debug)]
+enum Targets {
+    /// Sessions that subscribe, for a message without target.
+    Subscribers(std::vec::IntoIter<SessionId>),
+    /// Rows as they were frozen, for a message with a target.
+    Rows { rows: std::vec::IntoIter<u32>, frozen: Generation, request: Option<(Key, u64)>, dry_run: bool },
+}
+
+/// A node whose coming, going or change is told.
+pub(super) struct Announced {
+    pub(super) id: NodeId,
+    pub(super) collective: Arc<str>,
+    pub(super) whole: Whole,
+}
+
+/// Who gets a message with a target, and the filter that says so.
+struct Resolved {
+    rows: RoaringBitmap,
+    filter: Option<Filter>,
+}
+
+impl Broker {
+    /// One SEND: what it cost, and the fan-out that it began.
+    pub(super) fn send(&mut self, id: SessionId, mut sent: Sent, now: Now) -> (usize, Option<Fanout>) {
+        let receipt = sent.receipt.take();
+        let answer = sent.reply_to.clone().map(|queue| (sent.request.clone(), queue));
+        let can_answer = sent.request.is_some() || matches!(sent.purpose, Purpose::Facts(_));
+        let result = match sent.destination.kind() {
+            Kind::TempQueue | Kind::RemoteTempQueue => self.reply(id, sent, now).map(|()| (1, None)),
+            Kind::Muster => self.query(id, sent, now).map(|cost| (cost, None)),
+            Kind::Topic | Kind::Queue => self.publish(id, sent, now).map(|fanout| (1, fanout)),
+        };
+        match result {
+            Ok(work) => {
+                self.receipt(id, receipt, now);
+                work
+            }
+            Err(refusal) => {
+                let answer = answer.filter(|_| can_answer);
+                let lives = answer.is_some();
+                self.refuse(id, refusal, answer, now);
+                if lives {
+                    self.receipt(id, receipt, now);
+                }
+                (1, None)
+            }
+        }
+    }
+
+    /// A message or request to a topic.
+    fn publish(&mut self, id: SessionId, sent: Sent, now: Now) -> Result<Option<Fanout>, Refusal> {
+        let Some(session) = self.sessions.get(id) else { return Ok(None) };
+        let user = session.user.clone();
+        self.may_write(session, &sent.destination)?;
+        let reply_to = match &sent.reply_to {
+            Some(name) => Some(self.own_queue(id, name)?),
+            None => None,
+        };
+        let request = match (&sent.purpose, &sent.request) {
+            (Purpose::Request(terms), Some(request)) => Some((*terms, request.clone())),
+            _ => None,
+        };
+        let targeted = self.is_targeted(&sent.destination);
+        if matches!(sent.target, Target::Absent) {
+            if targeted && sent.destination.as_action().is_some() {
+                return Err(Refusal::new(Code::TargetRequired, "a message to an action topic needs muster-target: a filter, or `all`"));
+            }
+            if targeted && user.scope.is_some() {
+                return Err(Refusal::new(Code::TargetRequired, format!("{} has a scope: its messages need muster-target", user.name)));
+            }
+            if request.is_none() {
+                let readers = self.access.granted(Right::Read, &sent.destination);
+                let message = Arc::new(self.message(&user, &sent, reply_to.as_ref(), None, None, now));
+                let targets = Targets::Subscribers(self.subscriptions.of(&sent.destination).into_iter());
+                return Ok(Some(Fanout { destination: sent.destination, message, readers, targets }));
+            }
+        }
+        let resolved = self.resolve(&user, &sent)?;
+        match request {
+            Some((terms, request)) => self.request(id, &user, sent, reply_to, resolved, terms, request, now),
+            None => {
+                let message = Arc::new(self.message(&user, &sent, reply_to.as_ref(), resolved.filter.as_ref(), None, now));
+                Ok(Some(self.fanout(sent.destination, message, resolved.rows, None, false)))
+            }
+        }
+    }
+
+    /// The nodes that a SEND is for: target, scope, `muster-nodes`, and for a request the module.
+    fn resolve(&self, user: &User, sent: &Sent) -> Result<Resolved, Refusal> {
+        let action = sent.destination.as_action();
+        let target = match &sent.target {
+            Target::Filter(filter) => {
+                self.refuse_hidden(user, filter)?;
+                Some(filter)
+            }
+            // Untargeted collectives, such as MCollective's, address everybody by design.
+            Target::Absent => None,
+            Target::All if user.may_all || !self.is_targeted(&sent.destination) => None,
+            Target::All => {
+                let text = format!("{} may not address all nodes: no group of the user has the right to `all`", user.name);
+                return Err(Refusal::new(Code::AllNotAllowed, text));
+            }
+        };
+        let mut rows = self.nodes.matching(target, user.scope.as_ref());
+        if let (Some((_, module, _)), Purpose::Request(_)) = (action, &sent.purpose) {
+            rows &= self.nodes.with_module(module);
+        }
+        if let Some(nodes) = &sent.nodes {
+            rows &= nodes.iter().filter_map(|id| self.nodes.row(id)).collect::<RoaringBitmap>();
+        }
+        let collective = sent.destination.segments().next().unwrap_or_default().to_owned();
+        if self.access.collectives().len() > 1 {
+            rows = rows.into_iter().filter(|row| self.nodes.get(*row).is_some_and(|n| *n.collective == *collective)).collect();
+        }
+        let filter = match (target, &user.scope) {
+            (Some(target), Some(scope)) => Some(target.and(scope)),
+            (Some(only), None) | (None, Some(only)) => Some(only.clone()),
+            (None, None) => None,
+        };
+        Ok(Resolved { rows, filter })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call, and every part of the request is decided by now")]
+    fn request(
+        &mut self,
+        caller: SessionId,
+        user: &Arc<User>,
+        sent: Sent,
+        reply_to: Option<Destination>,
+        resolved: Resolved,
+        terms: Terms,
+        request: RequestId,
+        now: Now,
+    ) -> Result<Option<Fanout>, Refusal> {
+        let Some(queue) = reply_to else {
+            return Err(Refusal::new(Code::BadHeader, "reply-to: a request needs a reply queue"));
+        };
+        if sent.destination.as_action().is_none() {
+            let text = format!("{}: a request goes to an action topic, /topic/COLLECTIVE.MODULE.ACTION", sent.destination);
+            return Err(Refusal::new(Code::BadDestination, text));
+        }
+        let count = resolved.rows.len();
+        if let Some(refusal) = guard(&terms, count) {
+            self.counters.refused += 1;
+            self.note(request_note("request refused", user, &request, &sent.destination, count).with("code", refusal.code));
+            let reply_name = sent.reply_to.clone().unwrap_or(queue);
+            self.answer_refused(caller, Some(&request), &reply_name, &refusal, Some(count), now);
+            return Ok(None);
+        }
+        let in_flight = self.sessions.get(caller).map_or(0, |s| s.in_flight);
+        if in_flight >= self.settings.in_flight {
+            let text = format!("{in_flight} requests of this connection are under way; wait for one to end");
+            return Err(Refusal::new(Code::Limit, text));
+        }
+        let message = Arc::new(self.message(user, &sent, Some(&queue), resolved.filter.as_ref(), Some(&terms), now));
+        let asked = Asked {
+            caller,
+            user: user.name.as_str().into(),
+            id: request.clone(),
+            queue: queue.clone(),
+            destination: sent.destination.clone(),
+            deadline: now.tick.saturating_add(terms.reply_within),
+            // A dry run asks nobody: its account is empty.
+            targets: if terms.dry_run { RoaringBitmap::new() } else { resolved.rows.clone() },
+        };
+        let Some(key) = self.requests.begin(asked) else {
+            return Err(Refusal::new(Code::DuplicateRequest, format!("{request}: a request with this id is under way")));
+        };
+        self.queues.reserve_for_requests(&queue);
+        if let Some(session) = self.sessions.get_mut(caller) {
+            session.in_flight += 1;
+        }
+        self.counters.requests += 1;
+        self.note(request_note("request accepted", user, &request, &sent.destination, count).with("dry_run", terms.dry_run));
+        if count == 0 {
+            self.accepted(key, count, &[], false, now);
+        }
+        Ok(Some(self.fanout(sent.destination, message, resolved.rows, Some((key, count)), terms.dry_run)))
+    }
+
+    fn fanout(
+        &self,
+        destination: Destination,
+        message: Arc<Message>,
+        rows: RoaringBitmap,
+        request: Option<(Key, u64)>,
+        dry_run: bool,
+    ) -> Fanout {
+        let readers = self.access.granted(Right::Read, &destination);
+        let rows = rows.into_iter().collect::<Vec<u32>>().into_iter();
+        Fanout { destination, message, readers, targets: Targets::Rows { rows, frozen: self.nodes.generation(), request, dry_run } }
+    }
+
+    /// One slice of a fan-out: what it cost, and what is left.
+    pub(super) fn deliver_slice(&mut self, mut fanout: Fanout, now: Now) -> (usize, Option<Fanout>) {
+        let (cost, is_over) = match &mut fanout.targets {
+            Targets::Subscribers(sessions) => {
+                let slice: Vec<SessionId> = sessions.by_ref().take(SLICE).collect();
+                let is_over = sessions.len() == 0;
+                let permit = Permit::Topic { destination: &fanout.destination, readers: &fanout.readers };
+                for to in &slice {
+                    if self.sessions.deliver(*to, &fanout.message, permit, now.tick) == Delivery::Full {
+                        self.close_slow(*to, now);
+                    }
+                }
+                (slice.len(), is_over)
+            }
+            Targets::Rows { rows, frozen, request, dry_run } => {
+                let slice: Vec<u32> = rows.by_ref().take(SLICE).collect();
+                let (is_over, frozen, request, dry_run) = (rows.len() == 0, *frozen, *request, *dry_run);
+                if let Some((key, count)) = request.filter(|_| !slice.is_empty()) {
+                    self.accepted(key, count, &slice, !is_over, now);
+                }
+                if !dry_run {
+                    for row in &slice {
+                        self.deliver_row(*row, &fanout, frozen, request.map(|(key, _)| key), now);
+                    }
+                }
+                if let Some((key, _)) = request.filter(|_| is_over) {
+                    self.requests.delivered(key);
+                    self.finish(key, now);
+                }
+                (slice.len(), is_over)
+            }
+        };
+        (cost, (!is_over).then_some(fanout))
+    }
+
+    fn deliver_row(&mut self, row: u32, fanout: &Fanout, frozen: Generation, request: Option<Key>, now: Now) {
+        // A row that ended while slices before it went out is already lost; one that was born since is another node.
+        let Some(to) = self.nodes.get(row).filter(|node| node.born <= frozen).map(|node| node.session) else { return };
+        if request.is_some_and(|key| self.requests.get(key).is_none_or(|p| !p.waiting.contains(row))) {
+            return;
+        }
+        let permit = Permit::Topic { destination: &fanout.destination, readers: &fanout.readers };
+        match self.sessions.deliver(to, &fanout.message, permit, now.tick) {
+            Delivery::Done => {}
+            Delivery::Full => self.close_slow(to, now),
+            Delivery::NotWanted => {
+                if let Some(key) = request {
+                    self.settle(key, row, State::Lost, Some("the node does not subscribe to this action"), now);
+                }
+            }
+        }
+    }
+
+    /// A SEND to a reply queue: an answer of a node that was asked, or any message if no request uses the queue.
+    fn reply(&mut self, id: SessionId, sent: Sent, now: Now) -> Result<(), Refusal> {
+        let queue = if sent.destination.kind() == Kind::TempQueue { self.own_queue(id, &sent.destination)? } else { sent.destination.clone() };
+        if let (Purpose::Answer(answer), Some(request)) = (&sent.purpose, &sent.request) {
+            self.answer(id, &queue, request, *answer, &sent, now);
+            return Ok(());
+        }
+        let Some(target) = self.queues.get(&queue).filter(|q| !q.for_requests).cloned() else {
+            return Err(Refusal::new(Code::Gone, format!("{queue}: there is no such reply queue, or it takes only answers of nodes that were asked")));
+        };
+        let Some(user) = self.sessions.get(id).map(|s| s.user.clone()) else { return Ok(()) };
+        let reply_to = match &sent.reply_to {
+            Some(name) => Some(self.own_queue(id, name)?),
+            None => None,
+        };
+        let message = Arc::new(self.message(&user, &sent, reply_to.as_ref(), None, None, now));
+        let permit = Permit::ReplyQueue { subscription: &target.subscription };
+        if self.sessions.deliver(target.owner, &message, permit, now.tick) == Delivery::Full {
+            self.close_slow(target.owner, now);
+        }
+        Ok(())
+    }
+
+    /// A node's word on a request. Who was not asked, or has answered, is not heard: the agent cannot know that the asker has left.
+    fn answer(&mut self, id: SessionId, queue: &Destination, request: &RequestId, answer: Answer, sent: &Sent, now: Now) {
+        let row = self.sessions.get(id).and_then(|s| s.row);
+        let asked = row.and_then(|row| {
+            let key = self.requests.find(queue, request)?;
+            self.requests.get(key)?.waiting.contains(row).then_some((key, row))
+        });
+        let Some((key, row)) = asked else {
+            self.counters.stray_replies += 1;
+            self.note(Note::new(Weight::Detail, "stray reply dropped").with("session", id.0).with("request", request));
+            return;
+        };
+        let node = self.nodes.get(row).map(|n| n.id);
+        let (Some(node), Some(caller)) = (node, self.requests.get(key).map(|p| p.caller)) else { return };
+        let event = match answer {
+            Answer::Started => Event::Started,
+            Answer::Reply(_) => Event::Reply,
+        };
+        let mut headers = event_headers(Some(request), event);
+        headers.push(header::NODE, &node.to_string());
+        if let Answer::Reply(state) = answer {
+            headers.push(header::STATUS, state.as_str());
+            headers.push(header::DISPLAY, &json_text(&self.display(caller, row)));
+            headers.push("content-type", "application/json");
+        }
+        self.to_queue(queue, headers, sent.body.clone(), now);
+        if let Answer::Reply(state) = answer {
+            self.counters.replies += 1;
+            self.requests.settle(key, row, state);
+            self.finish(key, now);
+        }
+    }
+
+    /// The node of a row is gone: whatever it owed is lost, and said at once.
+    pub(super) fn lose(&mut self, row: u32, reason: &str, now: Now) {
+        for key in self.requests.waiting_for(row) {
+            self.settle(key, row, State::Lost, Some(reason), now);
+        }
+    }
+
+    fn settle(&mut self, key: Key, row: u32, state: State, reason: Option<&str>, now: Now) {
+        if self.requests.settle(key, row, state) {
+            if let Some(reason) = reason {
+                self.outcome(key, state, &[row], reason, now);
+            }
+            self.finish(key, now);
+        }
+    }
+
+    /// The deadline of a request has come.
+    pub(super) fn expire_request(&mut self, key: Key, now: Now) {
+        let Some(pending) = self.requests.get(key) else { return };
+        let (state, reason) = match pending.cancelled {
+            true => (State::Cancelled, "cancelled; the node did not confirm that it stopped"),
+            false => (State::Expired, "no answer in time"),
+        };
+        let rest: Vec<u32> = self.requests.settle_rest(key, state).into_iter().collect();
+        for chunk in rest.chunks(muster_protocol::request::CHUNK) {
+            self.outcome(key, state, chunk, reason, now);
+        }
+        self.requests.rested(key);
+        self.finish(key, now);
+    }
+
+    /// Tells the nodes that have not answered to stop, and how many those are.
+    pub(super) fn cancel(&mut self, caller: SessionId, request: &RequestId, now: Now) -> Result<u64, Refusal> {
+        let key = self.requests.of_caller(caller, request);
+        let Some((key, pending)) = key.and_then(|key| Some((key, self.requests.get(key)?))) else {
+            return Err(Refusal::new(Code::NoSuchRequest, format!("{request}: this connection has no such request under way")));
+        };
+        let (destination, rows, user) = (pending.destination.clone(), pending.waiting.clone(), pending.user.clone());
+        let mut headers = event_headers(Some(request), Event::Cancel);
+        headers.push(header::CALLER, &user);
+        headers.push(header::ORIGIN, &self.settings.name);
+        let body = Bytes::new();
+        let message = Arc::new(Message { destination: destination.to_string(), headers, body, expires: None });
+        let readers = self.access.granted(Right::Read, &destination);
+        for row in &rows {
+            let Some(to) = self.nodes.get(row).map(|node| node.session) else { continue };
+            let permit = Permit::Topic { destination: &destination, readers: &readers };
+            if self.sessions.deliver(to, &message, permit, now.tick) == Delivery::Full {
+                self.close_slow(to, now);
+            }
+        }
+        self.requests.cancel(key, now.tick.saturating_add(CANCEL_CONFIRM));
+        self.note(Note::new(Weight::Info, "request cancelled").with("user", user).with("request", request).with("nodes", rows.len()));
+        Ok(rows.len())
+    }
+
+    /// If everybody is accounted for, says so: the last word on a request.
+    fn finish(&mut self, key: Key, now: Now) {
+        let Some((pending, done)) = self.requests.finish(key) else { return };
+        if let Some(session) = self.sessions.get_mut(pending.caller) {
+            session.in_flight = session.in_flight.saturating_sub(1);
+        }
+        self.note(done_note(&pending.user, &pending.id, &done));
+        let headers = event_headers(Some(&pending.id), Event::Done);
+        self.to_queue(&pending.queue, headers, json_bytes(&done), now);
+    }
+
+    fn accepted(&mut self, key: Key, count: u64, rows: &[u32], more: bool, now: Now) {
+        let Some(pending) = self.requests.get(key) else { return };
+        let (caller, queue) = (pending.caller, pending.queue.clone());
+        let mut headers = event_headers(Some(&pending.id), Event::Accepted);
+        headers.push(header::COUNT, &count.to_string());
+        if more {
+            headers.push(header::MORE, "true");
+        }
+        let nodes = rows.iter().filter_map(|row| Some(NodeRef { id: self.nodes.get(*row)?.id, display: self.display(caller, *row) }));
+        let body = json_bytes(&Accepted { broker: self.settings.name.clone(), nodes: nodes.collect() });
+        self.to_queue(&queue, headers, body, now);
+    }
+
+    fn outcome(&mut self, key: Key, state: State, rows: &[u32], reason: &str, now: Now) {
+        let Some(pending) = self.requests.get(key) else { return };
+        let event = match state {
+            State::Lost => Event::Lost,
+            State::Cancelled => Event::Cancelled,
+            _ => Event::Expired,
+        };
+        let (queue, headers) = (pending.queue.clone(), event_headers(Some(&pending.id), event));
+        let nodes = rows.iter().filter_map(|row| self.nodes.get(*row).map(|n| n.id)).collect();
+        self.to_queue(&queue, headers, json_bytes(&Outcome { nodes, reason: reason.to_owned() }), now);
+    }
+
+    /// `refused` on the reply queue; false if there is no such queue.
+    pub(super) fn answer_refused(
+        &mut self,
+        id: SessionId,
+        request: Option<&RequestId>,
+        reply_to: &Destination,
+        refusal: &Refusal,
+        count: Option<u64>,
+        now: Now,
+    ) -> bool {
+        let Ok(queue) = self.own_queue(id, reply_to) else { return false };
+        let mut headers = event_headers(request, Event::Refused);
+        headers.push(header::CODE, refusal.code.as_str());
+        headers.push(header::MESSAGE, &refusal.text);
+        if let Some(count) = count {
+            headers.push(header::COUNT, &count.to_string());
+        }
+        self.to_queue(&queue, headers, Bytes::new(), now);
+        true
+    }
+
+    /// Puts an event on a reply queue.
+    pub(super) fn to_queue(&mut self, queue: &Destination, headers: Headers, body: Bytes, now: Now) {
+        let Some(target) = self.queues.get(queue).cloned() else { return };
+        let message = Arc::new(Message { destination: queue.to_string(), headers, body, expires: None });
+        let permit = Permit::ReplyQueue { subscription: &target.subscription };
+        if self.sessions.deliver(target.owner, &message, permit, now.tick) == Delivery::Full {
+            self.close_slow(target.owner, now);
+        }
+    }
+
+    /// The broker's name of a reply queue of this connection.
+    pub(super) fn own_queue(&self, id: SessionId, name: &Destination) -> Result<Destination, Refusal> {
+        let queue = self.sessions.get(id).and_then(|session| session.queues.get(name));
+        queue.cloned().ok_or_else(|| {
+            Refusal::new(Code::BadHeader, format!("{name}: not a reply queue of this connection; SUBSCRIBE to /temp-queue/NAME first"))
+        })
+    }
+
+    /// A filter over facts that the policy hides from the user is refused, not silently false.
+    pub(super) fn refuse_hidden(&self, user: &User, filter: &Filter) -> Result<(), Refusal> {
+        match self.access.hidden(user).first_in(filter) {
+            Some(path) => Err(Refusal::new(Code::HiddenFact, format!("{path}: the policy hides this fact; it cannot be filtered on"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Display facts of a row, as the user of a session may see them.
+    pub(super) fn display(&self, viewer: SessionId, row: u32) -> serde_json::Map<String, serde_json::Value> {
+        let node = self.nodes.get(row).map_or(&[][..], Node::display);
+        let Some(viewer) = self.sessions.get(viewer) else { return serde_json::Map::new() };
+        let hidden = self.access.hidden(&viewer.user);
+        shown(node, |path| hidden.hides(path))
+    }
+
+    /// Tells the subscribers of `COLLECTIVE.registration`, each as its scope and hidden facts allow.
+    pub(super) fn announce(&mut self, what: &str, node: &Announced, reason: Option<&str>, now: Now) {
+        let Ok(destination) = Destination::parse(&format!("/topic/{}.registration", node.collective)) else { return };
+        let readers = self.access.granted(Right::Read, &destination);
+        for to in self.subscriptions.of(&destination) {
+            let Some(user) = self.sessions.get(to).map(|s| s.user.clone()) else { continue };
+            let (facts, classes) = (&node.whole.effective, &node.whole.document.classes);
+            // An event is about one node: it is shown only where a find would show that node.
+            if user.scope.as_ref().is_some_and(|scope| !scope.matches(facts.as_value(), classes)) {
+                continue;
+            }
+            let hidden = self.access.hidden(&user);
+            let paths = self.access.display().iter().filter(|path| !hidden.hides(path));
+            let display: serde_json::Map<String, serde_json::Value> =
+                paths.filter_map(|path| Some((path.to_string(), facts.get(path)?.clone()))).collect();
+            let body = serde_json::json!({ "event": what, "node": node.id, "display": display, "reason": reason });
+            let mut headers = Headers::new();
+            headers.push(header::ORIGIN, &self.settings.name);
+            headers.push("content-type", "application/json");
+            let message = Message { destination: destination.to_string(), headers, body: json_bytes(&body), expires: None };
+            let permit = Permit::Topic { destination: &destination, readers: &readers };
+            if self.sessions.deliver(to, &Arc::new(message), permit, now.tick) == Delivery::Full {
+                self.close_slow(to, now);
+            }
+        }
+    }
+
+    /// The one message that all receivers share; who sent it is stamped here and nowhere else.
+    fn message(
+        &self,
+        user: &User,
+        sent: &Sent,
+        reply_to: Option<&Destination>,
+        filter: Option<&Filter>,
+        terms: Option<&Terms>,
+        now: Now,
+    ) -> Message {
+        let mut headers = sent.headers.clone();
+        headers.push(header::CALLER, &user.name);
+        headers.push(header::ORIGIN, &self.settings.name);
+        if let Some(queue) = reply_to {
+            headers.push(header::REPLY_TO, &queue.to_string());
+        }
+        if let Some(request) = &sent.request {
+            headers.push(header::REQUEST, request.as_str());
+        }
+        let mut within = sent.expires_within;
+        if let Some(terms) = terms {
+            match filter {
+                Some(filter) => headers.push(header::TARGET, &filter.to_string()),
+                None => headers.push(header::TARGET, TARGET_ALL),
+            }
+            headers.push(header::START_WITHIN, &terms.start_within.to_string());
+            headers.push(header::REPLY_WITHIN, &terms.reply_within.to_string());
+            within = Some(within.map_or(terms.start_within, |w| w.min(terms.start_within)));
+        }
+        let expires = within.map(|within| now.tick.saturating_add(within));
+        Message { destination: sent.destination.to_string(), headers, body: sent.body.clone(), expires }
+    }
+}
+
+/// The refusal of a guard that does not hold for this count.
+fn guard(terms: &Terms, count: u64) -> Option<Refusal> {
+    if let Some(most) = terms.max_targets.filter(|most| count > *most) {
+        let text = format!("{count} nodes match, at most {most} are allowed; nothing was delivered");
+        return Some(Refusal::new(Code::TooManyTargets, text));
+    }
+    let expected = terms.expect_targets.filter(|expected| count != *expected)?;
+    let text = format!("{count} nodes match, {expected} were expected; nothing was delivered");
+    Some(Refusal::new(Code::UnexpectedTargets, text))
+}
+
+fn request_note(text: &'static str, user: &User, request: &RequestId, destination: &Destination, count: u64) -> Note {
+    let note = Note::new(Weight::Info, text).with("user", &user.name).with("request", request);
+    note.with("destination", destination).with("targets", count)
+}
+
+fn done_note(user: &str, request: &RequestId, done: &Done) -> Note {
+    let states: Vec<String> = done.states.iter().map(|(state, count)| format!("{state}={count}")).collect();
+    Note::new(Weight::Info, "request done").with("user", user).with("request", request).with("states", states.join(" "))
+}
+
+/// The headers that every event on a reply queue has.
+pub(super) fn event_headers(request: Option<&RequestId>, event: Event) -> Headers {
+    let mut headers = Headers::new();
+    if let Some(request) = request {
+        headers.push(header::REQUEST, request.as_str());
+    }
+    headers.push(header::EVENT, event.as_str());
+    headers
+}
+
+/// JSON of a value that always has one.
+pub(super) fn json_bytes(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+}
+
+fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,147 @@
+//! Who is connected? One kind of session for agents, operators and services, and the one function that delivers to them.
+
+use super::access::{GroupSet, User};
+use super::event::SessionId;
+use super::outbox::{Full, Item, Message, Outbox};
+use muster_protocol::destination::{Destination, Pattern};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A connected user.
+#[derive(Debug)]
+pub struct Session {
+    /// Who, as the policy in force says.
+    pub user: Arc<User>,
+    /// From where.
+    pub peer: SocketAddr,
+    /// Topic subscriptions in the order in which they were made.
+    pub subscriptions: Vec<Subscription>,
+    /// Reply queues: the client's own name to the broker's.
+    pub queues: BTreeMap<Destination, Destination>,
+    /// The node's row, for an agent.
+    pub row: Option<u32>,
+    /// Its requests that are not yet accounted for.
+    pub in_flight: usize,
+    outbox: Outbox,
+}
+
+/// One topic subscription.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    /// The client's id for it.
+    pub id: Arc<str>,
+    /// What it matches.
+    pub pattern: Pattern,
+}
+
+/// By what right a session gets a message.
+#[derive(Debug, Clone, Copy)]
+pub enum Permit<'a> {
+    /// It subscribes to the topic and one of its groups may read it.
+    Topic {
+        /// The concrete destination, checked again at each delivery.
+        destination: &'a Destination,
+        /// The groups that may read it.
+        readers: &'a GroupSet,
+    },
+    /// The reply queue is its own.
+    ReplyQueue {
+        /// Id of the subscription that made the queue.
+        subscription: &'a Arc<str>,
+    },
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It is in the outbox.
+    Done,
+    /// The session does not subscribe to it, or may not read it.
+    NotWanted,
+    /// The session does not read what it is sent: it must be closed.
+    Full,
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    open: HashMap<SessionId, Session>,
+    delivered: u64,
+}
+
+impl Session {
+    /// A session without subscriptions.
+    pub fn new(user: Arc<User>, peer: SocketAddr, outbox: Outbox) -> Session {
+        Session { user, peer, subscriptions: Vec::new(), queues: BTreeMap::new(), row: None, in_flight: 0, outbox }
+    }
+
+    /// Its way out.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+}
+
+impl Sessions {
+    /// Adds a session.
+    pub fn insert(&mut self, id: SessionId, session: Session) {
+        self.open.insert(id, session);
+    }
+
+    /// Removes a session.
+    pub fn remove(&mut self, id: SessionId) -> Option<Session> {
+        self.open.remove(&id)
+    }
+
+    /// Looks at a session.
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.open.get(&id)
+    }
+
+    /// Changes a session.
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.open.get_mut(&id)
+    }
+
+    /// Every session, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.open.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Messages delivered so far.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// The one function that delivers a message: nothing reaches a session but through the check in here.
+    pub fn deliver(&mut self, to: SessionId, message: &Arc<Message>, permit: Permit<'_>, now: u64) -> Delivery {
+        let Some(session) = self.open.get(&to) else { return Delivery::NotWanted };
+        let subscription = match permit {
+            Permit::Topic { destination, readers } => {
+                if !readers.intersects(&session.user.groups) {
+                    return Delivery::NotWanted;
+                }
+                match session.subscriptions.iter().find(|s| s.pattern.matches(destination)) {
+                    Some(subscription) => subscription.id.clone(),
+                    None => return Delivery::NotWanted,
+                }
+            }
+            Permit::ReplyQueue { subscription } => subscription.clone(),
+        };
+        self.delivered += 1;
+        match session.outbox.push(Item::Message { message: message.clone(), subscription, number: self.delivered }, now) {
+            Ok(()) => Delivery::Done,
+            Err(Full) => Delivery::Full,
+        }
+    }
+}

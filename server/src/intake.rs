@@ -1,0 +1,414 @@
+//! What does a frame ask for? From STOMP frames to typed inputs, at the edge: texts are checked, filters compiled, bodies read.
+//!
+//! The broker behind it never sees a raw header. What cannot be accepted becomes a refusal that says which header and why.
+
+use crate::broker::event::{Answer, Find, Input, Purpose, Registration, Sent, Subscribed, Target, Terms};
+use bytes::Bytes;
+use muster_protocol::destination::{Destination, Kind, Pattern};
+use muster_protocol::error::{Code, Refusal};
+use muster_protocol::facts::{NodeDocument, Path};
+use muster_protocol::filter::Filter;
+use muster_protocol::frame::{Command, Frame, Headers, Version};
+use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header, shown};
+use muster_protocol::request::{
+    CancelQuery, DEFAULT_REPLY_WITHIN, DEFAULT_START_WITHIN, Event, ExplainQuery, FindQuery, MAX_REPLY_WITHIN, NodeQuery,
+    ReportQuery, State,
+};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// Headers of a SEND that the broker acts on and does not pass on.
+const CONSUMED: &[&str] = &[
+    "destination", "receipt", "content-length", header::TARGET, header::REQUEST, header::REPLY_TO, header::START_WITHIN,
+    header::REPLY_WITHIN, header::MAX_TARGETS, header::EXPECT_TARGETS, header::NODES, header::DRY_RUN, header::EXPIRES,
+    header::EVENT, header::STATUS, header::HASH, header::BASE,
+];
+
+/// Turns the frames of one session into inputs.
+#[derive(Debug)]
+pub struct Intake {
+    version: Version,
+    is_agent: bool,
+    /// The document that the session sent last: what the next delta builds on.
+    document: Option<(Bytes, String)>,
+}
+
+impl Intake {
+    /// For a session that negotiated `version`.
+    pub fn new(version: Version, is_agent: bool) -> Intake {
+        Intake { version, is_agent, document: None }
+    }
+
+    /// The input that a frame makes. `unix` is the clock in ms, for `expires`.
+    pub fn input(&mut self, frame: Frame, unix: u64) -> Input {
+        let receipt = frame.headers.get("receipt").map(str::to_owned);
+        match self.parse(&frame, receipt.clone(), unix) {
+            Ok(input) => input,
+            Err(refusal) => {
+                let answer = if frame.command == Command::Send { answerable(&frame.headers) } else { None };
+                Input::Refused { refusal, answer, receipt }
+            }
+        }
+    }
+
+    fn parse(&mut self, frame: &Frame, receipt: Option<String>, unix: u64) -> Result<Input, Refusal> {
+        match frame.command {
+            Command::Send => self.send(frame, receipt, unix).map(|sent| Input::Send(Box::new(sent))),
+            Command::Subscribe => self.subscribe(&frame.headers, receipt),
+            Command::Unsubscribe => Ok(Input::Unsubscribe { id: self.subscription_id(&frame.headers)?, receipt }),
+            Command::Disconnect => Ok(Input::Disconnect { receipt }),
+            Command::Ack | Command::Nack | Command::Begin | Command::Commit | Command::Abort => Err(Refusal::new(
+                Code::Unsupported,
+                format!("{}: acknowledgements and transactions are not there yet", frame.command.as_str()),
+            )),
+            other => {
+                Err(Refusal::new(Code::BadFrame, format!("{}: not a frame that a connected client sends", other.as_str())))
+            }
+        }
+    }
+
+    fn subscribe(&self, headers: &Headers, receipt: Option<String>) -> Result<Input, Refusal> {
+        let text = required(headers, "destination")?;
+        if headers.get("ack").is_some_and(|ack| ack != "auto") {
+            return Err(Refusal::new(Code::Unsupported, "ack: only `auto` is there yet"));
+        }
+        if headers.contains("selector") {
+            return Err(Refusal::new(Code::Unsupported, "selector: selectors are not there yet"));
+        }
+        let id = self.subscription_id(headers)?.into();
+        let pattern = Pattern::parse(text).map_err(|e| Refusal::new(Code::BadDestination, e.to_string()))?;
+        let to = match pattern.kind() {
+            Kind::Topic => Subscribed::Topic(pattern),
+            Kind::TempQueue => Subscribed::ReplyQueue(destination(text)?),
+            Kind::Queue => return Err(Refusal::new(Code::Unsupported, format!("{text}: queues are not there yet"))),
+            Kind::Muster | Kind::RemoteTempQueue => {
+                return Err(Refusal::new(Code::Denied, format!("{text}: nobody subscribes to this kind of destination")));
+            }
+        };
+        Ok(Input::Subscribe { to, id, receipt })
+    }
+
+    /// `id`; in STOMP 1.0 the destination stands in for it.
+    fn subscription_id(&self, headers: &Headers) -> Result<String, Refusal> {
+        let id = match headers.get("id") {
+            None if self.version == Version::V1_0 => required(headers, "destination")?,
+            _ => required(headers, "id")?,
+        };
+        if id.is_empty() || id.len() > 255 {
+            return Err(Refusal::new(Code::BadHeader, "id: expected 1 to 255 bytes"));
+        }
+        Ok(id.to_owned())
+    }
+
+    fn send(&mut self, frame: &Frame, receipt: Option<String>, unix: u64) -> Result<Sent, Refusal> {
+        let headers = &frame.headers;
+        refuse_foreign(headers)?;
+        let destination = destination(required(headers, "destination")?)?;
+        if destination.kind() == Kind::Queue {
+            return Err(Refusal::new(Code::Unsupported, format!("{destination}: queues are not there yet")));
+        }
+        if headers.contains("transaction") {
+            return Err(Refusal::new(Code::Unsupported, "transaction: transactions are not there yet"));
+        }
+        let reply_to = headers.get(header::REPLY_TO).map(reply_queue).transpose()?;
+        let request = headers.get(header::REQUEST).map(request_id).transpose()?;
+        let purpose = self.purpose(frame, &destination, request.is_some())?;
+        Ok(Sent {
+            target: target(headers)?,
+            nodes: nodes(headers)?,
+            expires_within: expires_within(headers, unix)?,
+            headers: headers.iter().filter(|(name, _)| !CONSUMED.contains(name)).collect(),
+            body: frame.body.clone(),
+            destination,
+            reply_to,
+            request,
+            purpose,
+            receipt,
+        })
+    }
+
+    fn purpose(&mut self, frame: &Frame, destination: &Destination, is_request: bool) -> Result<Purpose, Refusal> {
+        let headers = &frame.headers;
+        if let Some(event) = headers.get(header::EVENT) {
+            return answer(headers, event, destination, is_request);
+        }
+        if destination.kind() != Kind::Muster {
+            return if is_request && destination.kind() == Kind::Topic { terms(headers).map(Purpose::Request) } else { Ok(Purpose::Message) };
+        }
+        Ok(match destination.name() {
+            "facts" => Purpose::Facts(self.facts(frame)?),
+            "find" => {
+                let query: FindQuery = body(frame)?;
+                let facts = query.facts.iter().map(|path| fact_path(path)).collect::<Result<_, _>>()?;
+                let from_row = match query.cursor {
+                    Some(cursor) => cursor.parse().map_err(|_| Refusal::new(Code::BadBody, "cursor: not one that this broker gave"))?,
+                    None => 0,
+                };
+                Purpose::Find(Find { facts, limit: page(query.limit, 500)?, from_row, module: query.module })
+            }
+            "report" => {
+                let query: ReportQuery = body(frame)?;
+                Purpose::Report { fact: fact_path(&query.fact)?, limit: page(query.limit, 100)? }
+            }
+            "node" => {
+                let query: NodeQuery = body(frame)?;
+                let explain = query.explain.as_deref().map(filter).transpose()?;
+                Purpose::Node { node: query.node, explain }
+            }
+            "cancel" => Purpose::Cancel(request_id(&body::<CancelQuery>(frame)?.request)?),
+            "admin.explain" => Purpose::Explain(body::<ExplainQuery>(frame)?),
+            _ => return Err(Refusal::new(Code::BadDestination, format!("{destination}: there is no such system destination"))),
+        })
+    }
+
+    /// A document, whole or as a merge patch of the one before: merged and hashed here, on the session's own time.
+    fn facts(&mut self, frame: &Frame) -> Result<Registration, Refusal> {
+        if !self.is_agent {
+            return Err(Refusal::new(Code::Denied, "only an agent publishes facts"));
+        }
+        let bad = |e: muster_protocol::facts::FactsError| Refusal::new(Code::BadFacts, e.to_string());
+        let stated = required(&frame.headers, header::HASH)?;
+        let (document, before) = match frame.headers.get(header::BASE) {
+            None => (NodeDocument::parse(&frame.body).map_err(bad)?, None),
+            Some(base) => {
+                let stale = || Refusal::new(Code::StaleBase, "muster-base: not the document that the broker has; send the whole");
+                let (json, hash) = self.document.as_ref().filter(|(_, hash)| hash == base).ok_or_else(stale)?;
+                let patch = serde_json::from_slice(&frame.body)
+                    .map_err(|e| Refusal::new(Code::BadFacts, format!("the merge patch is not JSON: {e}")))?;
+                let before = NodeDocument::parse(json).map_err(bad)?;
+                (before.merge_patch(&patch).map_err(bad)?, Some((before, hash.clone())))
+            }
+        };
+        let json = Bytes::from(serde_json::to_vec(&document.to_value()).unwrap_or_default());
+        let hash = document.hash();
+        if hash != stated {
+            // After a delta both sides start again from the whole; a whole that hashes otherwise is a broken agent.
+            let code = if frame.headers.contains(header::BASE) { Code::StaleBase } else { Code::BadFacts };
+            return Err(Refusal::new(code, format!("muster-hash: the document hashes to {hash}; send the whole")));
+        }
+        self.document = Some((json.clone(), hash.clone()));
+        Ok(Registration { document: Arc::new(document), before, json, hash })
+    }
+}
+
+/// Headers that only a broker sets, that belong to CONNECT, or that nobody knows: a misspelt guard must not pass for none.
+fn refuse_foreign(headers: &Headers) -> Result<(), Refusal> {
+    for (name, _) in headers.iter() {
+        if header::STAMPED.contains(&name) {
+            return Err(Refusal::new(Code::ForbiddenHeader, format!("{name}: only a broker sets this header")));
+        }
+        if name.starts_with("muster-") && !CONSUMED.contains(&name) {
+            return Err(Refusal::new(Code::BadHeader, format!("{}: no such header in a SEND", shown(name))));
+        }
+    }
+    Ok(())
+}
+
+/// The reply queue on which a refused SEND is answered.
+fn answerable(headers: &Headers) -> Option<(Option<RequestId>, Destination)> {
+    let queue = reply_queue(headers.get(header::REPLY_TO)?).ok()?;
+    let request = headers.get(header::REQUEST).and_then(|id| RequestId::parse(id).ok());
+    (request.is_some() || headers.get("destination") == Some("/muster/facts")).then_some((request, queue))
+}
+
+fn required<'a>(headers: &'a Headers, name: &str) -> Result<&'a str, Refusal> {
+    headers.get(name).ok_or_else(|| Refusal::new(Code::BadHeader, format!("{name}: the header is missing")))
+}
+
+fn destination(text: &str) -> Result<Destination, Refusal> {
+    Destination::parse(text).map_err(|e| Refusal::new(Code::BadDestination, e.to_string()))
+}
+
+fn reply_queue(text: &str) -> Result<Destination, Refusal> {
+    let queue = destination(text)?;
+    if queue.kind() != Kind::TempQueue {
+        return Err(Refusal::new(Code::BadHeader, format!("{queue}: reply-to must be a /temp-queue/ of this connection")));
+    }
+    Ok(queue)
+}
+
+fn request_id(text: &str) -> Result<RequestId, Refusal> {
+    RequestId::parse(text).map_err(|e| Refusal::new(Code::BadHeader, e.to_string()))
+}
+
+fn filter(text: &str) -> Result<Filter, Refusal> {
+    Filter::parse(text).map_err(|e| Refusal::new(Code::BadFilter, e.to_string()))
+}
+
+fn fact_path(text: &str) -> Result<Path, Refusal> {
+    Path::parse(text).map_err(|e| Refusal::new(Code::BadBody, e.to_string()))
+}
+
+fn target(headers: &Headers) -> Result<Target, Refusal> {
+    match headers.get(header::TARGET) {
+        None => Ok(Target::Absent),
+        Some(TARGET_ALL) => Ok(Target::All),
+        Some(text) => filter(text).map(Target::Filter),
+    }
+}
+
+fn nodes(headers: &Headers) -> Result<Option<Vec<NodeId>>, Refusal> {
+    let Some(text) = headers.get(header::NODES) else { return Ok(None) };
+    let bad = |text: String| Refusal::new(Code::BadHeader, format!("{}: {text}", header::NODES));
+    let ids = text.split(',').map(|id| NodeId::parse(id.trim())).collect::<Result<Vec<_>, _>>().map_err(|e| bad(e.to_string()))?;
+    if ids.len() > MAX_NODES_HEADER {
+        return Err(bad(format!("{} node ids, at most {MAX_NODES_HEADER} are allowed", ids.len())));
+    }
+    Ok(Some(ids))
+}
+
+fn number(headers: &Headers, name: &str) -> Result<Option<u64>, Refusal> {
+    let Some(text) = headers.get(name) else { return Ok(None) };
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let bad = || Refusal::new(Code::BadHeader, format!("{name}: `{}` is not a whole number", shown(text)));
+    if digits { text.parse().map(Some).map_err(|_| bad()) } else { Err(bad()) }
+}
+
+fn expires_within(headers: &Headers, unix: u64) -> Result<Option<u64>, Refusal> {
+    // ActiveMQ's clients write 0 for "never".
+    Ok(number(headers, header::EXPIRES)?.filter(|at| *at > 0).map(|at| at.saturating_sub(unix)))
+}
+
+fn terms(headers: &Headers) -> Result<Terms, Refusal> {
+    let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let reply_within = number(headers, header::REPLY_WITHIN)?.unwrap_or(ms(DEFAULT_REPLY_WITHIN));
+    if reply_within == 0 || reply_within > ms(MAX_REPLY_WITHIN) {
+        let text = format!("{}: expected 1 to {} ms", header::REPLY_WITHIN, MAX_REPLY_WITHIN.as_millis());
+        return Err(Refusal::new(Code::BadHeader, text));
+    }
+    let start_within = number(headers, header::START_WITHIN)?.unwrap_or(ms(DEFAULT_START_WITHIN)).min(reply_within);
+    let dry_run = match headers.get(header::DRY_RUN) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Refusal::new(Code::BadHeader, format!("{}: expected true or false", header::DRY_RUN))),
+    };
+    let (max_targets, expect_targets) = (number(headers, header::MAX_TARGETS)?, number(headers, header::EXPECT_TARGETS)?);
+    Ok(Terms { start_within, reply_within, max_targets, expect_targets, dry_run })
+}
+
+fn answer(headers: &Headers, event: &str, destination: &Destination, is_request: bool) -> Result<Purpose, Refusal> {
+    let is_queue = matches!(destination.kind(), Kind::RemoteTempQueue | Kind::TempQueue);
+    match Event::parse(event) {
+        Some(Event::Started) if is_queue && is_request => Ok(Purpose::Answer(Answer::Started)),
+        Some(Event::Reply) if is_queue && is_request => {
+            let status = required(headers, header::STATUS)?;
+            match State::parse(status).filter(|state| state.is_reported()) {
+                Some(state) => Ok(Purpose::Answer(Answer::Reply(state))),
+                None => {
+                    let text = format!("{}: `{}` is not a state that a node reports", header::STATUS, shown(status));
+                    Err(Refusal::new(Code::BadHeader, text))
+                }
+            }
+        }
+        _ => Err(Refusal::new(Code::ForbiddenHeader, format!("{}: only `started` and `reply` to a reply queue, with the request's id", header::EVENT))),
+    }
+}
+
+fn page(limit: Option<u32>, default: u32) -> Result<usize, Refusal> {
+    match limit.unwrap_or(default) {
+        limit @ 1..=1000 => Ok(limit as usize),
+        _ => Err(Refusal::new(Code::BadBody, "limit: expected 1 to 1000")),
+    }
+}
+
+/// The JSON body; an empty one is an empty object.
+fn body<T: DeserializeOwned>(frame: &Frame) -> Result<T, Refusal> {
+    let bytes: &[u8] = if frame.body.is_empty() { b"{}" } else { &frame.body };
+    serde_json::from_slice(bytes).map_err(|e| Refusal::new(Code::BadBody, format!("the body: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(destination: &str, headers: &[(&str, &str)], body: &str) -> Input {
+        let mut frame = Frame::new(Command::Send).header("destination", destination).with_body(body.to_owned());
+        for (name, value) in headers {
+            frame = frame.header(name, value);
+        }
+        Intake::new(Version::V1_2, true).input(frame, 1_000)
+    }
+
+    fn refused(input: Input) -> (Code, String, bool) {
+        match input {
+            Input::Refused { refusal, answer, .. } => (refusal.code, refusal.text, answer.is_some()),
+            other => panic!("accepted: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_is_read_whole() {
+        let headers = [
+            ("muster-target", "os.family=Debian"), ("muster-request", "r1"), ("reply-to", "/temp-queue/x"),
+            ("muster-max-targets", "5"), ("muster-start-within", "999999"), ("muster-reply-within", "2000"), ("expires", "1500"),
+            ("x-mine", "kept"),
+        ];
+        let Input::Send(sent) = send("/topic/prod.service.status", &headers, "{}") else { panic!("refused") };
+        let Purpose::Request(terms) = sent.purpose else { panic!("not a request") };
+        assert_eq!((terms.start_within, terms.reply_within, terms.max_targets, terms.dry_run), (2000, 2000, Some(5), false));
+        assert_eq!(sent.expires_within, Some(500));
+        assert_eq!(sent.headers.iter().collect::<Vec<_>>(), [("x-mine", "kept")]);
+    }
+
+    #[test]
+    fn stamped_and_misspelt_headers_are_refused() {
+        let stamped = refused(send("/topic/a", &[("muster-caller", "admin")], ""));
+        assert_eq!(stamped.0, Code::ForbiddenHeader);
+        assert_eq!(refused(send("/topic/a", &[("muster-origin", "noc1")], "")).0, Code::ForbiddenHeader);
+        let misspelt = refused(send("/topic/a.b.c", &[("muster-max-target", "1")], ""));
+        assert_eq!((misspelt.0, misspelt.1.as_str()), (Code::BadHeader, "muster-max-target: no such header in a SEND"));
+    }
+
+    #[test]
+    fn a_refusal_can_be_answered_only_with_request_and_reply_queue() {
+        let both = [("muster-target", "os.family="), ("muster-request", "r1"), ("reply-to", "/temp-queue/x")];
+        assert_eq!(refused(send("/topic/a.b.c", &both, "")).0, Code::BadFilter);
+        assert!(refused(send("/topic/a.b.c", &both, "")).2);
+        assert!(!refused(send("/topic/a.b.c", &both[..2], "")).2);
+        assert!(!refused(send("/topic/a.b.c", &[("muster-request", "r 1"), ("reply-to", "/temp-queue/x")], "")).2);
+    }
+
+    #[test]
+    fn numbers_ids_and_bodies_are_checked() {
+        for (destination, headers, body, code) in [
+            ("/topic/a b", vec![], "", Code::BadDestination),
+            ("/topic/a\u{7}", vec![], "", Code::BadDestination),
+            ("/topic/a.*", vec![], "", Code::BadDestination),
+            ("/queue/a", vec![], "", Code::Unsupported),
+            ("/topic/a", vec![("expires", "-1")], "", Code::BadHeader),
+            ("/topic/a", vec![("muster-nodes", "web1")], "", Code::BadHeader),
+            ("/topic/a", vec![("reply-to", "/topic/b")], "", Code::BadHeader),
+            ("/muster/find", vec![], "[]", Code::BadBody),
+            ("/muster/find", vec![], r#"{"limit":1001}"#, Code::BadBody),
+            ("/muster/nothing", vec![], "", Code::BadDestination),
+            ("/muster/facts", vec![("muster-hash", "x")], "[]", Code::BadFacts),
+            ("/muster/facts", vec![("muster-hash", "x"), ("muster-base", "y")], "{}", Code::StaleBase),
+            ("/topic/a", vec![("muster-event", "done")], "", Code::ForbiddenHeader),
+            ("/remote-temp-queue/b.1", vec![("muster-event", "reply"), ("muster-request", "r"), ("muster-status", "lost")], "", Code::BadHeader),
+        ] {
+            assert_eq!(refused(send(destination, &headers, body)).0, code, "{destination} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_delta_builds_on_the_document_before_and_must_hash_to_what_it_says() {
+        let mut intake = Intake::new(Version::V1_2, true);
+        let whole = r#"{"facts":{"a":1,"b":2},"classes":["web"],"modules":{}}"#;
+        let document = NodeDocument::parse(whole.as_bytes()).expect("a document");
+        let publish = |intake: &mut Intake, base: Option<&str>, hash: &str, body: &str| {
+            let mut frame = Frame::new(Command::Send).header("destination", "/muster/facts").header("muster-hash", hash);
+            if let Some(base) = base {
+                frame = frame.header("muster-base", base);
+            }
+            intake.input(frame.with_body(body.to_owned()), 0)
+        };
+        assert!(matches!(publish(&mut intake, None, &document.hash(), whole), Input::Send(_)));
+        let patch = serde_json::json!({"facts": {"a": null, "c": 3}});
+        let next = document.merge_patch(&patch).expect("a document");
+        let input = publish(&mut intake, Some(&document.hash()), &next.hash(), &patch.to_string());
+        let Input::Send(sent) = input else { panic!("{input:?}") };
+        let Purpose::Facts(registration) = sent.purpose else { panic!("no facts") };
+        assert_eq!(registration.document.facts.as_value(), &serde_json::json!({"b": 2, "c": 3}));
+        assert_eq!(refused(publish(&mut intake, Some(&next.hash()), "0000", &patch.to_string())).0, Code::StaleBase);
+    }
+}

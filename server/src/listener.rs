@@ -1,0 +1,264 @@
+//! Who may come in? Accepts connections, bounds those that have not logged in, does TLS in the connection's own task.
+
+use crate::broker::event::SessionId;
+use crate::session::{self, Shared};
+use muster_protocol::dial::harden;
+use rustls::ServerConfig;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+/// How many may be where.
+#[derive(Debug, Clone, Copy)]
+pub struct Caps {
+    /// Connections that have not logged in.
+    pub pending: usize,
+    /// Of these, from one address.
+    pub pending_per_address: usize,
+    /// Connections in all.
+    pub connections: usize,
+    /// Of these, from one address; 0 is no limit.
+    pub connections_per_address: usize,
+    /// TLS and login together.
+    pub login_time: Duration,
+}
+
+/// Counts connections; shared by all listeners.
+#[derive(Debug)]
+pub struct Gate {
+    caps: Caps,
+    counts: Mutex<Counts>,
+    last: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    pending: usize,
+    open: usize,
+    addresses: HashMap<IpAddr, PerAddress>,
+}
+
+#[derive(Debug, Default)]
+struct PerAddress {
+    pending: usize,
+    open: usize,
+}
+
+/// A place among those that have not logged in; dropped when they have.
+pub struct Pending(Arc<Gate>, IpAddr);
+
+/// A place among all connections.
+struct Open(Arc<Gate>, IpAddr);
+
+impl Gate {
+    /// Nobody is in yet.
+    pub fn new(caps: Caps) -> Arc<Gate> {
+        Arc::new(Gate { caps, counts: Mutex::default(), last: AtomicU64::new(0) })
+    }
+
+    /// Connections, and those of them that have not logged in.
+    pub fn counts(&self) -> (usize, usize) {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        (counts.open, counts.pending)
+    }
+
+    fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<(Open, Pending), &'static str> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counts { pending, open, addresses } = &mut *counts;
+        let caps = &self.caps;
+        let (here_pending, here_open) = addresses.get(&address).map_or((0, 0), |a| (a.pending, a.open));
+        if *open >= caps.connections {
+            return Err("too many connections");
+        }
+        if caps.connections_per_address > 0 && here_open >= caps.connections_per_address {
+            return Err("too many connections from this address");
+        }
+        if *pending >= caps.pending {
+            return Err("too many connections that have not logged in");
+        }
+        if here_pending >= caps.pending_per_address {
+            return Err("too many connections from this address that have not logged in");
+        }
+        let here = addresses.entry(address).or_default();
+        here.pending += 1;
+        here.open += 1;
+        *pending += 1;
+        *open += 1;
+        Ok((Open(self.clone(), address), Pending(self.clone(), address)))
+    }
+
+    fn leave(&self, address: IpAddr, change: impl FnOnce(&mut usize, &mut usize, &mut PerAddress)) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counts { pending, open, addresses } = &mut *counts;
+        if let Some(here) = addresses.get_mut(&address) {
+            change(pending, open, here);
+            if here.pending == 0 && here.open == 0 {
+                addresses.remove(&address);
+            }
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.leave(self.1, |pending, _, here| {
+            *pending -= 1;
+            here.pending -= 1;
+        });
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.leave(self.1, |_, open, here| {
+            *open -= 1;
+            here.open -= 1;
+        });
+    }
+}
+
+/// What a listener speaks.
+#[derive(Clone)]
+pub enum Speaks {
+    /// STOMP over TLS.
+    Tls(Arc<ServerConfig>),
+    /// STOMP in the clear: only where the configuration says so.
+    Plain,
+}
+
+/// Accepts until `stop` says so.
+pub async fn listen(listener: TcpListener, speaks: Speaks, gate: Arc<Gate>, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((tcp, peer)) => admit(tcp, peer, &speaks, &gate, &shared),
+            Err(error) => {
+                // Out of descriptors or memory: the listener lives, and does not spin.
+                tracing::warn!(%error, "cannot accept; trying again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn admit(tcp: TcpStream, peer: SocketAddr, speaks: &Speaks, gate: &Arc<Gate>, shared: &Arc<Shared>) {
+    match gate.enter(peer.ip()) {
+        Ok((open, pending)) => {
+            let id = SessionId(gate.last.fetch_add(1, Ordering::Relaxed) + 1);
+            let deadline = Instant::now() + gate.caps.login_time;
+            let (speaks, shared) = (speaks.clone(), shared.clone());
+            tokio::spawn(async move {
+                let _open = open;
+                connection(tcp, id, peer, speaks, shared, deadline, pending).await;
+            });
+        }
+        // Dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.
+        Err(reason) => tracing::warn!(target: "muster::login", peer = %peer.ip(), reason, "connection refused"),
+    }
+}
+
+async fn connection(
+    mut tcp: TcpStream,
+    id: SessionId,
+    peer: SocketAddr,
+    speaks: Speaks,
+    shared: Arc<Shared>,
+    deadline: Instant,
+    pending: Pending,
+) {
+    if let Err(error) = harden(&tcp) {
+        return tracing::debug!(%error, "socket options");
+    }
+    match speaks {
+        Speaks::Plain => session::run(tcp, id, peer, shared, deadline, pending).await,
+        Speaks::Tls(config) => {
+            let Ok(Ok(first)) = timeout_at(deadline, first_bytes(&tcp)).await else {
+                return tracing::debug!(target: "muster::login", peer = %peer.ip(), reason = "nothing came", "login refused");
+            };
+            if let Some(what) = not_tls(&first) {
+                tracing::warn!(target: "muster::login", peer = %peer.ip(), reason = what, "login refused");
+                session::refuse_plain(&mut tcp, &format!("this port speaks STOMP over TLS; what came is {what}")).await;
+                return drop(pending);
+            }
+            match timeout_at(deadline, TlsAcceptor::from(config).accept(tcp)).await {
+                Ok(Ok(tls)) => session::run(tls, id, peer, shared, deadline, pending).await,
+                Ok(Err(error)) => {
+                    tracing::warn!(target: "muster::login", peer = %peer.ip(), %error, reason = "TLS failed", "login refused");
+                }
+                Err(_) => {
+                    tracing::warn!(target: "muster::login", peer = %peer.ip(), reason = "no TLS in time", "login refused");
+                }
+            }
+        }
+    }
+}
+
+/// The first bytes, left in place for TLS.
+async fn first_bytes(tcp: &TcpStream) -> io::Result<[u8; 8]> {
+    let mut first = [0; 8];
+    tcp.peek(&mut first).await?;
+    Ok(first)
+}
+
+/// What it is, if it is not a TLS handshake record.
+fn not_tls(first: &[u8; 8]) -> Option<&'static str> {
+    const HTTP: [&[u8]; 8] = [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"DELETE ", b"PATCH ", b"PRI * "];
+    if first[0] == 0x16 {
+        None
+    } else if HTTP.iter().any(|verb| first.starts_with(&verb[..verb.len().min(8)])) {
+        Some("HTTP")
+    } else if first.starts_with(b"CONNECT") || first.starts_with(b"STOMP") {
+        Some("STOMP without TLS")
+    } else {
+        Some("no TLS")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(pending: usize, pending_per_address: usize, connections: usize, connections_per_address: usize) -> Arc<Gate> {
+        Gate::new(Caps { pending, pending_per_address, connections, connections_per_address, login_time: Duration::ZERO })
+    }
+
+    #[test]
+    fn places_are_counted_and_come_back() {
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let gate = gate(3, 2, 10, 0);
+        let first = gate.enter(a).expect("room");
+        let second = gate.enter(a).expect("room");
+        assert_eq!(gate.enter(a).err(), Some("too many connections from this address that have not logged in"));
+        let _third = gate.enter(b).expect("room");
+        assert_eq!(gate.enter(b).err(), Some("too many connections that have not logged in"));
+        drop(first.1);
+        assert_eq!(gate.counts(), (3, 2));
+        let fourth = gate.enter(a).expect("the login is over");
+        drop((first.0, second, fourth));
+        assert_eq!(gate.counts(), (1, 1));
+        assert_eq!(gate.counts.lock().expect("not poisoned").addresses.len(), 1);
+    }
+
+    #[test]
+    fn connections_are_bounded_in_all_and_by_address() {
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let gate = gate(10, 10, 3, 2);
+        let (one, _) = gate.enter(address).expect("room");
+        let (two, _) = gate.enter(address).expect("room");
+        assert_eq!(gate.enter(address).err(), Some("too many connections from this address"));
+        let (three, _) = gate.enter(IpAddr::from([127, 0, 0, 9])).expect("room");
+        assert_eq!(gate.enter(IpAddr::from([127, 0, 0, 8])).err(), Some("too many connections"));
+        drop((one, two, three));
+        assert_eq!(gate.counts(), (0, 0));
+    }
+}

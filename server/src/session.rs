@@ -1,0 +1,408 @@
+//! What happens on one connection? TLS, login, then two futures: one reads frames, one writes the outbox.
+//!
+//! Whatever ends a connection, the broker is told. A frame is never left half-written: the writer is only dropped when the socket is.
+
+use crate::broker::event::{Event, Opened, SessionId, Ticket};
+use crate::broker::outbox::{Item, Message, OutboxReader, outbox};
+use crate::hub::{Clock, Hub};
+use crate::intake::Intake;
+use crate::login::{Logins, Rejected};
+use bytes::BytesMut;
+use muster_protocol::error::{Code, Refusal};
+use muster_protocol::frame::{self, Command, Decoded, Decoder, Encoder, Frame, FrameError, Limits, Version};
+use muster_protocol::message::header;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+/// Bytes read at once. An idle session holds no buffer of this size: see `Reader::more`.
+const READ: usize = 16 * 1024;
+/// Bytes taken from the outbox at once.
+const WRITE: usize = 64 * 1024;
+/// Reads whose inputs the broker has not dealt with before the reader waits.
+const BATCHES: usize = 2;
+/// After a last word: how long to flush and to read on, so that the word arrives before a reset.
+const LINGER: Duration = Duration::from_secs(2);
+/// A write that makes no progress for so long ends the connection, whatever the kernel thinks of the peer.
+const STALL: Duration = Duration::from_secs(20);
+/// Shortest heart-beat that is taken seriously, ms.
+const SHORTEST_BEAT: u64 = 1_000;
+
+/// What all sessions of a broker share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The broker's name.
+    pub name: String,
+    /// The hub.
+    pub hub: Hub,
+    /// Who may log in.
+    pub logins: Logins,
+    /// Frame limits after the login.
+    pub limits: Limits,
+    /// Bytes of an outbox.
+    pub outbox: usize,
+}
+
+/// Runs a connection whose TLS is done. `deadline` is for the login; `admitted` is dropped when that is over.
+pub async fn run<S, P>(stream: S, id: SessionId, peer: SocketAddr, shared: Arc<Shared>, deadline: Instant, admitted: P)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+    P: Send,
+{
+    let (read, write) = io::split(stream);
+    let mut reader = Reader { read, buffer: BytesMut::new(), decoder: Decoder::new(Limits::PRE_AUTH) };
+    let mut writer = Writer { write, version: Version::V1_0, out: BytesMut::new(), broker: shared.name.clone(), session: id };
+    let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, peer, &shared)).await;
+    drop(admitted);
+    let (accepted, beats) = match login {
+        Ok(Ok(login)) => login,
+        Ok(Err(LoginEnd::Silent)) => return,
+        Ok(Err(LoginEnd::Rejected(version, rejected))) => {
+            tracing::warn!(target: "muster::login", peer = %peer.ip(), code = %rejected.refusal.code, reason = rejected.reason, "login refused");
+            writer.version = version;
+            writer.last_word(&rejected.refusal, rejected.retry_after).await;
+            return linger(reader, writer).await;
+        }
+        Err(_) => {
+            tracing::warn!(target: "muster::login", peer = %peer.ip(), code = %Code::AuthTimeout, reason = "no login in time", "login refused");
+            writer.last_word(&Refusal::new(Code::AuthTimeout, "no login in time"), None).await;
+            return linger(reader, writer).await;
+        }
+    };
+    writer.version = accepted.version;
+    let clock = shared.hub.clock();
+    let mut intake = Intake::new(accepted.version, accepted.is_agent);
+    {
+        let write = write_items(&mut writer, &accepted.items, &beats, clock);
+        tokio::pin!(write);
+        let read = read_frames(&mut reader, &mut intake, id, &shared, beats.expect);
+        let ended = tokio::select! {
+            ended = read => ended,
+            // The broker's last word is out, or the connection broke.
+            Ok(()) = &mut write => ended("closed by the broker", None),
+            else => ended("connection closed", None),
+        };
+        // The broker closes the outbox, so the writer comes to its end: between frames, never inside one.
+        shared.hub.tell(Event::Closed { session: id, reason: ended.text, refusal: ended.refusal }).await;
+        let _ = timeout(LINGER, &mut write).await;
+    }
+    linger(reader, writer).await;
+}
+
+struct Accepted {
+    version: Version,
+    is_agent: bool,
+    items: OutboxReader,
+}
+
+/// Heart-beats: how often to send one, and after what silence to give the peer up.
+#[derive(Debug, Clone, Copy)]
+struct Beats {
+    send: Option<Duration>,
+    expect: Option<Duration>,
+    ours: u64,
+    theirs: u64,
+}
+
+enum LoginEnd {
+    /// The peer went away, or there is nobody to speak STOMP to.
+    Silent,
+    Rejected(Version, Rejected),
+}
+
+struct Ended {
+    text: String,
+    refusal: Option<Refusal>,
+}
+
+/// The first frame must be CONNECT or STOMP; the broker's `Connected` item answers it through the outbox.
+async fn log_in<S: AsyncRead + AsyncWrite>(
+    reader: &mut Reader<S>,
+    id: SessionId,
+    peer: SocketAddr,
+    shared: &Arc<Shared>,
+) -> Result<(Accepted, Beats), LoginEnd> {
+    let reject = |version, code, text: String, reason| {
+        LoginEnd::Rejected(version, Rejected { refusal: Refusal::new(code, text), retry_after: None, reason })
+    };
+    let connect = match reader.frame().await {
+        Ok(frame) => frame,
+        Err(Broken::Frame(error)) => return Err(reject(Version::V1_0, code_of(&error), error.to_string(), "not a STOMP login")),
+        Err(Broken::Closed | Broken::Silent) => return Err(LoginEnd::Silent),
+    };
+    if !matches!(connect.command, Command::Connect | Command::Stomp) {
+        return Err(reject(Version::V1_0, Code::BadFrame, "the first frame must be CONNECT".into(), "first frame is not CONNECT"));
+    }
+    let Some(version) = Version::negotiate(connect.headers.get("accept-version")) else {
+        let text = "no version in common: this broker speaks 1.0, 1.1 and 1.2".to_owned();
+        return Err(reject(Version::V1_0, Code::BadVersion, text, "no version in common"));
+    };
+    let Some(beats) = beats(connect.headers.get("heart-beat"), version) else {
+        let text = "heart-beat: expected two whole numbers of ms with a comma between".to_owned();
+        return Err(reject(version, Code::BadHeader, text, "malformed heart-beat"));
+    };
+    let accepted = shared.logins.check(&connect.headers, peer).await.map_err(|r| LoginEnd::Rejected(version, r))?;
+    // Nothing of the second frame was parsed yet, so version and limits hold from here.
+    reader.decoder.set_version(version);
+    reader.decoder.set_limits(shared.limits);
+    let (outbox, items) = outbox(shared.outbox);
+    let opened = Opened {
+        session: id,
+        user: accepted.user.name.to_string(),
+        password_hash: accepted.user.password.as_str().to_owned(),
+        node: accepted.node,
+        peer,
+        outbox,
+    };
+    if !shared.hub.tell(Event::Opened(Box::new(opened))).await {
+        return Err(reject(version, Code::Draining, "the broker is stopping".into(), "stopping"));
+    }
+    Ok((Accepted { version, is_agent: accepted.node.is_some(), items }, beats))
+}
+
+/// STOMP's negotiation: each side says what it can do and what it wants. 1.0 has none. `None`: malformed.
+fn beats(header: Option<&str>, version: Version) -> Option<Beats> {
+    let (can, wants) = match header.filter(|_| version > Version::V1_0) {
+        None => (0, 0),
+        Some(text) => {
+            let (can, wants) = text.split_once(',')?;
+            (can.trim().parse().ok()?, wants.trim().parse().ok()?)
+        }
+    };
+    let agreed = |ms: u64| if ms == 0 { 0 } else { ms.max(SHORTEST_BEAT) };
+    let (ours, theirs) = (agreed(wants), agreed(can));
+    let span = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+    Some(Beats { send: span(ours).map(|s| s * 4 / 5), expect: span(theirs).map(|s| s * 2), ours, theirs })
+}
+
+/// Reads until the connection or the peer's manners end.
+async fn read_frames<S: AsyncRead + AsyncWrite>(
+    reader: &mut Reader<S>,
+    intake: &mut Intake,
+    id: SessionId,
+    shared: &Shared,
+    silence: Option<Duration>,
+) -> Ended {
+    let room = Arc::new(Semaphore::new(BATCHES));
+    let clock = shared.hub.clock();
+    loop {
+        let mut inputs = Vec::new();
+        let broken = loop {
+            match reader.decoder.decode(&mut reader.buffer) {
+                Ok(Some(Decoded::Frame(frame))) => {
+                    let input = intake.input(frame, clock.now().unix);
+                    inputs.push(input);
+                }
+                Ok(Some(Decoded::HeartBeat)) => {}
+                Ok(None) => break None,
+                Err(error) => break Some(Broken::Frame(error)),
+            }
+        };
+        if !inputs.is_empty() {
+            // A session that is ahead of the broker stops reading, and TCP slows its peer.
+            let Ok(permit) = room.clone().acquire_owned().await else { return ended("closed", None) };
+            let event = Event::Inputs { session: id, inputs, ticket: Ticket(Some(Box::new(permit))) };
+            if !shared.hub.tell(event).await {
+                return ended("the broker stopped", None);
+            }
+        }
+        let broken = match broken {
+            Some(broken) => Err(broken),
+            None => match silence {
+                Some(limit) => timeout(limit, reader.more()).await.unwrap_or(Err(Broken::Silent)),
+                None => reader.more().await,
+            },
+        };
+        match broken {
+            Ok(()) => {}
+            Err(Broken::Closed) => return ended("connection closed", None),
+            Err(Broken::Silent) => {
+                return ended("heart-beat", Some(Refusal::new(Code::HeartBeat, "nothing came for twice the promised heart-beat")));
+            }
+            Err(Broken::Frame(error)) => {
+                return ended("bad frame", Some(Refusal::new(code_of(&error), error.to_string())));
+            }
+        }
+    }
+}
+
+fn ended(text: &str, refusal: Option<Refusal>) -> Ended {
+    Ended { text: text.into(), refusal }
+}
+
+/// Writes the outbox until it ends (`Ok`) or the connection does (`Err`).
+async fn write_items<S: AsyncWrite>(writer: &mut Writer<S>, items: &OutboxReader, beats: &Beats, clock: Clock) -> io::Result<()> {
+    let mut batch = Vec::new();
+    loop {
+        let take = poll_fn(|context| items.poll_take(context, clock.tick(), WRITE, &mut batch));
+        match beats.send {
+            Some(every) => {
+                if timeout(every, take).await.is_err() {
+                    frame::encode_heart_beat(&mut writer.out);
+                }
+            }
+            None => take.await,
+        }
+        let mut over = false;
+        for item in batch.drain(..) {
+            over |= matches!(item, Item::Close(_));
+            writer.encode(item, beats);
+        }
+        writer.flush().await?;
+        if over {
+            return Ok(());
+        }
+        if batch.capacity() > 64 {
+            batch = Vec::new();
+        }
+    }
+}
+
+/// Half-closes and reads on for a while: a socket that is closed with unread bytes resets, and the reset would overtake the last word.
+async fn linger<S: AsyncRead + AsyncWrite>(mut reader: Reader<S>, mut writer: Writer<S>) {
+    let drain = async {
+        writer.write.shutdown().await?;
+        let mut sink = [0; 4096];
+        while reader.read.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = timeout(LINGER, drain).await;
+}
+
+enum Broken {
+    Closed,
+    Silent,
+    Frame(FrameError),
+}
+
+struct Reader<S> {
+    read: ReadHalf<S>,
+    buffer: BytesMut,
+    decoder: Decoder,
+}
+
+impl<S: AsyncRead> Reader<S> {
+    async fn frame(&mut self) -> Result<Frame, Broken> {
+        loop {
+            match self.decoder.decode(&mut self.buffer).map_err(Broken::Frame)? {
+                Some(Decoded::Frame(frame)) => return Ok(frame),
+                Some(Decoded::HeartBeat) => {}
+                None => self.more().await?,
+            }
+        }
+    }
+
+    /// Waits for bytes. While nothing is buffered it waits with a small buffer, since most sessions are idle most of the time.
+    async fn more(&mut self) -> Result<(), Broken> {
+        if self.buffer.is_empty() {
+            let mut first = [0; 256];
+            let count = self.read.read(&mut first).await.map_err(|_| Broken::Closed)?;
+            if count == 0 {
+                return Err(Broken::Closed);
+            }
+            self.buffer = BytesMut::with_capacity(if count < first.len() { count } else { READ });
+            self.buffer.extend_from_slice(&first[..count]);
+            return Ok(());
+        }
+        self.buffer.reserve(READ);
+        match self.read.read_buf(&mut self.buffer).await {
+            Ok(0) | Err(_) => Err(Broken::Closed),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+struct Writer<S> {
+    write: WriteHalf<S>,
+    version: Version,
+    out: BytesMut,
+    broker: String,
+    session: SessionId,
+}
+
+impl<S: AsyncWrite> Writer<S> {
+    fn encode(&mut self, item: Item, beats: &Beats) {
+        let out = &mut self.out;
+        match item {
+            Item::Message { message, subscription, number } => encode_message(&message, &subscription, number, self.version, out),
+            Item::Receipt(id) => Encoder::start(Command::Receipt, self.version, out).header("receipt-id", &id).finish(b""),
+            Item::Connected { collective } => {
+                let mut encoder = Encoder::start(Command::Connected, self.version, out)
+                    .header("version", self.version.as_str())
+                    .header("session", &self.session.0.to_string())
+                    .header("server", "muster")
+                    .header("heart-beat", &format!("{},{}", beats.ours, beats.theirs))
+                    .header(header::BROKER, &self.broker);
+                if let Some(collective) = collective {
+                    encoder = encoder.header(header::COLLECTIVE, &collective);
+                }
+                encoder.finish(b"");
+            }
+            Item::Close(Some(refusal)) => encode_error(&refusal, None, self.version, out),
+            Item::Close(None) => {}
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        timeout(STALL, self.write.write_all(&self.out)).await??;
+        timeout(STALL, self.write.flush()).await??;
+        self.out.clear();
+        if self.out.capacity() > 4096 {
+            self.out = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// An ERROR frame, given a bounded time.
+    async fn last_word(&mut self, refusal: &Refusal, retry_after: Option<u64>) {
+        encode_error(refusal, retry_after, self.version, &mut self.out);
+        let _ = timeout(LINGER, self.flush()).await;
+    }
+}
+
+fn encode_message(message: &Message, subscription: &str, number: u64, version: Version, out: &mut BytesMut) {
+    let mut encoder = Encoder::start(Command::Message, version, out)
+        .header("destination", &message.destination)
+        .header("message-id", &number.to_string())
+        .header("subscription", subscription);
+    for (name, value) in message.headers.iter() {
+        encoder = encoder.header(name, value);
+    }
+    encoder.finish(&message.body);
+}
+
+fn encode_error(refusal: &Refusal, retry_after: Option<u64>, version: Version, out: &mut BytesMut) {
+    let mut encoder = Encoder::start(Command::Error, version, out)
+        .header(header::CODE, refusal.code.as_str())
+        .header(header::MESSAGE, &refusal.text)
+        .header("content-type", "text/plain");
+    if let Some(ms) = retry_after {
+        encoder = encoder.header(header::RETRY_AFTER, &ms.to_string());
+    }
+    encoder.finish(format!("{}: {}\n{}\n", refusal.code, refusal.text, refusal.code.cure()).as_bytes());
+}
+
+fn code_of(error: &FrameError) -> Code {
+    use FrameError as E;
+    match error {
+        E::HeadTooLarge { .. } | E::HeaderTooLong { .. } | E::TooManyHeaders { .. } | E::BodyTooLarge { .. } | E::BodyWithoutEnd { .. } => {
+            Code::TooLarge
+        }
+        _ => Code::BadFrame,
+    }
+}
+
+/// An ERROR frame for a peer that does not even speak TLS, in the clear: one line that says so.
+pub async fn refuse_plain<S: AsyncWrite + Unpin>(stream: &mut S, text: &str) {
+    let mut out = BytesMut::new();
+    encode_error(&Refusal::new(Code::BadFrame, text), None, Version::V1_0, &mut out);
+    let _ = timeout(LINGER, async {
+        stream.write_all(&out).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
