@@ -7,6 +7,7 @@ pub mod config;
 pub mod duplicates;
 pub mod facts;
 pub mod identity;
+pub mod modules;
 pub mod run;
 pub mod status;
 mod whole;

@@ -21,31 +21,32 @@ const VOLATILE: &[&str] = &[
 pub(super) async fn collect(search_path: &OsStr, failed: &mut BTreeMap<String, String>) -> Members {
     let Some(program) = find(search_path) else { return Members::new() };
     let program = Program::new(program).arguments(["--json"]).search_path(search_path);
-    let result = match program.run(LIMITS, &mut stopper().1).await {
-        Err(error) => Err(error.to_string()),
-        Ok(output) => match output.ended {
-            Ended::Exited(0) if output.stdout.truncated => Err(format!("printed more than {} bytes", LIMITS.output)),
-            // Its `kernel` is a text and ours an object; a fact can only be one of them, and ours is laid over.
-            Ended::Exited(0) => serde_json::from_slice::<Value>(&output.stdout.bytes).map_err(|e| format!("printed no JSON: {e}")),
-            Ended::Exited(code) => Err(format!("ended with code {code}")),
-            Ended::Signalled(signal) => Err(format!("ended by signal {signal}")),
-            Ended::TimedOut | Ended::Stopped => Err(format!("took longer than {} s", LIMITS.time.as_secs())),
-        },
+    let output = match program.run(LIMITS, &mut stopper().1).await {
+        Ok(output) => output,
+        Err(error) => {
+            failed.insert("facter".into(), error.to_string());
+            return Members::new();
+        }
     };
-    match result {
-        Ok(mut facts @ Value::Object(_)) => {
-            drop_volatile(&mut facts);
-            members_of(facts)
-        }
-        Ok(_) => {
-            failed.insert("facter".into(), "printed JSON that is no object".into());
-            Members::new()
-        }
-        Err(text) => {
-            failed.insert("facter".into(), text);
-            Members::new()
-        }
+    let parsed = serde_json::from_slice::<Value>(&output.stdout.bytes);
+    let (facts, complaint) = match (output.ended, parsed) {
+        (Ended::TimedOut | Ended::Stopped, _) => (None, Some(format!("took longer than {} s", LIMITS.time.as_secs()))),
+        (Ended::Signalled(signal), _) => (None, Some(format!("ended by signal {signal}"))),
+        (_, _) if output.stdout.truncated => (None, Some(format!("printed more than {} bytes", LIMITS.output))),
+        (Ended::Exited(0), Ok(facts @ Value::Object(_))) => (Some(facts), None),
+        // One fact that it could not find out makes facter end with 1; the others are good.
+        (Ended::Exited(code), Ok(facts @ Value::Object(_))) => (Some(facts), Some(format!("ended with code {code}; what it printed is taken"))),
+        (Ended::Exited(0), Ok(_)) => (None, Some("printed JSON that is no object".to_owned())),
+        (Ended::Exited(0), Err(error)) => (None, Some(format!("printed no JSON: {error}"))),
+        (Ended::Exited(code), _) => (None, Some(format!("ended with code {code} and printed no facts"))),
+    };
+    if let Some(text) = complaint {
+        failed.insert("facter".into(), text);
     }
+    facts.map_or_else(Members::new, |mut facts| {
+        drop_volatile(&mut facts);
+        members_of(facts)
+    })
 }
 
 fn find(search_path: &OsStr) -> Option<PathBuf> {
