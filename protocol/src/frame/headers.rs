@@ -101,6 +101,12 @@ impl Headers {
         Self { wire, added, spans }
     }
 
+    /// From a text and the places in it.
+    pub(super) fn from_text(added: String, spans: Vec<Span>) -> Self {
+        let wire = Bytes::new();
+        Self { wire, added, spans }
+    }
+
     /// As [`Headers::iter`], without a check for UTF-8.
     pub(super) fn iter_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let spans = self.spans.iter();

@@ -460,34 +460,34 @@ mod tests {
         body: 16,
     };
 
+    const TOKENS: &[&[u8]] = &[
+        b"SEND\n",
+        b"CONNECT\r\n",
+        b"MESSAGE",
+        b"GET ",
+        b"\x16\x03",
+        b"a:b",
+        b"content-length:",
+        b"3",
+        b"17",
+        b"\n",
+        b"\n",
+        b"\n\n",
+        b"\r\n",
+        b"\r",
+        b"\0",
+        b"\0",
+        b"\\",
+        b"\\c",
+        b":",
+        b"xyz",
+        b"\xff",
+        b"\nlong:0123456789012345678901234",
+    ];
+
     /// Bytes that get far into the decoder: pieces of frames, in any order.
     fn nearly_stomp() -> impl Strategy<Value = Vec<u8>> {
-        let token = prop::sample::select(
-            &[
-                &b"SEND\n"[..],
-                b"CONNECT\r\n",
-                b"MESSAGE",
-                b"GET ",
-                b"\x16\x03",
-                b"a:b",
-                b"content-length:",
-                b"3",
-                b"17",
-                b"\n",
-                b"\n",
-                b"\n\n",
-                b"\r\n",
-                b"\r",
-                b"\0",
-                b"\0",
-                b"\\",
-                b"\\c",
-                b":",
-                b"xyz",
-                b"\xff",
-                b"\nlong:0123456789012345678901234",
-            ][..],
-        );
+        let token = prop::sample::select(TOKENS);
         let token = prop_oneof![8 => token.prop_map(<[u8]>::to_vec), 1 => vec(any::<u8>(), 0..8)];
         vec(token, 0..16).prop_map(|tokens| tokens.concat())
     }
