@@ -76,7 +76,8 @@ impl Ping {
 }
 
 fn table(accounts: &[Replies], times: &BTreeMap<NodeId, Duration>, paint: Paint) -> String {
-    let answered: Vec<_> = accounts.iter().flat_map(Replies::targets).filter(|(id, _)| times.contains_key(id)).collect();
+    let answered: Vec<_> =
+        accounts.iter().flat_map(Replies::targets).filter(|(id, _)| times.contains_key(id)).collect();
     if answered.is_empty() {
         return String::new();
     }

@@ -51,7 +51,8 @@ fn histogram(path: &str, answer: &ReportAnswer) -> String {
     if answer.missing > 0 {
         table.row(["(missing)".into(), answer.missing.to_string(), share(answer.missing, answer.count)]);
     }
-    let more = if answer.more > 0 { format!("({} more values; --limit shows more)\n", answer.more) } else { String::new() };
+    let more =
+        if answer.more > 0 { format!("({} more values; --limit shows more)\n", answer.more) } else { String::new() };
     format!("{table}{more}")
 }
 
