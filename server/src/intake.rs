@@ -118,7 +118,7 @@ impl Intake {
             nodes: nodes(headers)?,
             expires_within: expires_within(headers, unix)?,
             headers: headers.iter().filter(|(name, _)| !CONSUMED.contains(name)).collect(),
-            body: frame.body.clone(),
+            body: detached(&frame.body),
             destination,
             reply_to,
             request,
@@ -189,6 +189,11 @@ impl Intake {
         self.document = Some((json.clone(), hash.clone()));
         Ok(Registration { document: Arc::new(document), before, json, hash })
     }
+}
+
+/// A body of its own: a slice would keep the whole read buffer alive for as long as one slow session holds the message.
+fn detached(body: &Bytes) -> Bytes {
+    if body.len() < 4096 { Bytes::copy_from_slice(body) } else { body.clone() }
 }
 
 /// Headers that only a broker sets, that belong to CONNECT, or that nobody knows: a misspelt guard must not pass for none.

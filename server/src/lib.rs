@@ -1,4 +1,4 @@
-//! The broker: `musterd`. One plain value decides ([`broker`]); everything else turns bytes into events and outboxes into bytes.
+//! The broker of Muster. [`server::start`] puts it together; [`broker::Broker`] makes every decision.
 
 pub mod broker;
 pub mod config;

@@ -44,6 +44,9 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Signals cannot be heard.
+    #[error("cannot listen for signals: {0}")]
+    Signal(io::Error),
     /// The control socket cannot be had.
     #[error("control socket: {0}")]
     Control(io::Error),
@@ -83,6 +86,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     let server_tls = tls::server_config(&config.tls.certificate, &config.tls.key)?;
     let state = &config.broker.state_dir;
     std::fs::create_dir_all(state).map_err(|cause| StartError::State { path: state.clone(), cause })?;
+    raise_descriptor_limit(config.limits.connections);
     let (policy, policy_seen) = watch::channel(first.clone());
     let limits = &config.limits;
     let memory = Memory { gone_for: limits.gone_for.as_millis() as u64, gone_most: limits.gone_most };
@@ -137,11 +141,26 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     Ok(running)
 }
 
+/// Takes all descriptors that the system grants, and says so if they are fewer than the configuration promises.
+fn raise_descriptor_limit(connections: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        limit = getrlimit(Resource::Nofile);
+    }
+    // Some descriptors go to listeners, files and the runtime.
+    if limit.current.is_some_and(|most| most < connections as u64 + 64) {
+        let most = limit.current.unwrap_or_default();
+        tracing::warn!(limit = most, connections, "the descriptor limit is below limits.connections; raise it (LimitNOFILE= in systemd)");
+    }
+}
+
 /// Runs until SIGTERM or SIGINT, reloading the policy on SIGHUP.
-pub async fn run(config: &Config) -> anyhow::Result<()> {
+pub async fn run(config: &Config) -> Result<(), StartError> {
     let running = start(config).await?;
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hup = signal(SignalKind::hangup())?;
+    let on = |kind| signal(kind).map_err(StartError::Signal);
+    let (mut term, mut int, mut hup) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     loop {

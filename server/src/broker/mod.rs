@@ -457,3 +457,6 @@ impl Broker {
         self.access.collectives().iter().any(|collective| collective.targeted && first == Some(collective.name.as_str()))
     }
 }
+
+#[cfg(test)]
+mod tests;
