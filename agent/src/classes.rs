@@ -59,7 +59,9 @@ fn content(file: &Path) -> Result<Option<String>, String> {
 
 fn lines(text: &str) -> impl Iterator<Item = String> {
     let words = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    words.filter(|class| !class.is_empty() && class.len() <= MAX_NAME && !class.chars().any(char::is_control)).map(str::to_owned)
+    words
+        .filter(|class| !class.is_empty() && class.len() <= MAX_NAME && !class.chars().any(char::is_control))
+        .map(str::to_owned)
 }
 
 #[cfg(test)]

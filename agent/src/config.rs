@@ -260,7 +260,8 @@ impl Config {
 
     /// The password, from its file. Read again at each connection, so that a changed one needs no restart.
     pub fn password(&self) -> Result<SecretString, ConfigError> {
-        let wrong = |text: String| ConfigError::File { setting: "password-file", file: self.password_file.clone(), text };
+        let wrong =
+            |text: String| ConfigError::File { setting: "password-file", file: self.password_file.clone(), text };
         let cannot = |cause: std::io::Error| {
             wrong(format!("cannot read it: {cause}; put the password of user `{}` there, mode 0600", self.user))
         };
@@ -311,19 +312,25 @@ impl TryFrom<String> for ActionPattern {
 
     fn try_from(text: String) -> Result<ActionPattern, String> {
         let name = |part: &str| {
-            part == "*" || (!part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'))
+            part == "*"
+                || (!part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'))
         };
         match text.split_once('.') {
             Some((module, action)) if name(module) && name(action) => {
                 Ok(ActionPattern { module: module.into(), action: action.into() })
             }
-            _ => Err(format!("`{text}` is not MODULE.ACTION; write `service.stop`, or `service.*` for all actions of it")),
+            _ => Err(format!(
+                "`{text}` is not MODULE.ACTION; write `service.stop`, or `service.*` for all actions of it"
+            )),
         }
     }
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a list such as [\"/bin/program\", \"fixed argument\"], or { command = […], exact = true }")]
+#[serde(
+    untagged,
+    expecting = "expected a list such as [\"/bin/program\", \"fixed argument\"], or { command = […], exact = true }"
+)]
 enum AllowedForm {
     Words(Vec<String>),
     Table(AllowedTable),
@@ -339,11 +346,66 @@ struct AllowedTable {
 
 /// Programs that run what their arguments say: free arguments to one of them would make the allow-list void.
 const RUNS_ANYTHING: &[&str] = &[
-    "ash", "awk", "bash", "busybox", "capsh", "chroot", "csh", "dash", "doas", "ed", "emacs", "env", "ex", "expect", "find",
-    "fish", "flock", "gawk", "gdb", "git", "ionice", "ksh", "lua", "make", "mawk", "nice", "nohup", "nsenter", "parallel", "perl",
-    "php", "pkexec", "python", "rbash", "rsync", "ruby", "runuser", "sed", "setpriv", "setsid", "sh", "socat", "ssh", "start-stop-daemon",
-    "stdbuf", "strace", "su", "sudo", "systemd-run", "tar", "taskset", "tcsh", "time", "timeout", "unshare", "vi", "vim", "watch",
-    "xargs", "zsh",
+    "ash",
+    "awk",
+    "bash",
+    "busybox",
+    "capsh",
+    "chroot",
+    "csh",
+    "dash",
+    "doas",
+    "ed",
+    "emacs",
+    "env",
+    "ex",
+    "expect",
+    "find",
+    "fish",
+    "flock",
+    "gawk",
+    "gdb",
+    "git",
+    "ionice",
+    "ksh",
+    "lua",
+    "make",
+    "mawk",
+    "nice",
+    "nohup",
+    "nsenter",
+    "parallel",
+    "perl",
+    "php",
+    "pkexec",
+    "python",
+    "rbash",
+    "rsync",
+    "ruby",
+    "runuser",
+    "sed",
+    "setpriv",
+    "setsid",
+    "sh",
+    "socat",
+    "ssh",
+    "start-stop-daemon",
+    "stdbuf",
+    "strace",
+    "su",
+    "sudo",
+    "systemd-run",
+    "tar",
+    "taskset",
+    "tcsh",
+    "time",
+    "timeout",
+    "unshare",
+    "vi",
+    "vim",
+    "watch",
+    "xargs",
+    "zsh",
 ];
 
 impl TryFrom<AllowedForm> for AllowedCommand {
@@ -427,19 +489,28 @@ fn default_heart_beat() -> Duration {
 
 fn brokers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Address>, D::Error> {
     let list = Vec::<Address>::deserialize(deserializer)?;
-    if list.is_empty() { Err(serde::de::Error::custom("`brokers` is empty; name at least one as HOST or HOST:PORT")) } else { Ok(list) }
+    if list.is_empty() {
+        Err(serde::de::Error::custom("`brokers` is empty; name at least one as HOST or HOST:PORT"))
+    } else {
+        Ok(list)
+    }
 }
 
 fn user<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let user = String::deserialize(deserializer)?;
     let fine = !user.is_empty() && user.len() <= 255 && !user.chars().any(|c| c.is_control() || c == ':');
-    if fine { Ok(user) } else { Err(serde::de::Error::custom("`user` must be a name without colons and control characters")) }
+    if fine {
+        Ok(user)
+    } else {
+        Err(serde::de::Error::custom("`user` must be a name without colons and control characters"))
+    }
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let duration = humantime::parse_duration(&text)
-        .map_err(|e| serde::de::Error::custom(format!("`{text}` is not a duration ({e}); write it as in \"30s\" or \"5m\"")))?;
+    let duration = humantime::parse_duration(&text).map_err(|e| {
+        serde::de::Error::custom(format!("`{text}` is not a duration ({e}); write it as in \"30s\" or \"5m\""))
+    })?;
     if duration > Duration::from_secs(366 * 24 * 3600) {
         return Err(serde::de::Error::custom(format!("`{text}` is longer than a year; write a shorter time")));
     }
@@ -459,7 +530,11 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::E
 fn output_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let number = usize::deserialize(deserializer)?;
     // A reply with both streams, JSON escapes included, has to fit a frame of 1 MiB; what does not is cut once more.
-    if (1024..=512 * 1024).contains(&number) { Ok(number) } else { Err(serde::de::Error::custom("must be 1024 to 524288 bytes")) }
+    if (1024..=512 * 1024).contains(&number) {
+        Ok(number)
+    } else {
+        Err(serde::de::Error::custom("must be 1024 to 524288 bytes"))
+    }
 }
 
 fn place(text: &str, at: usize) -> (usize, usize) {

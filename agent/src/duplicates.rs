@@ -45,7 +45,16 @@ impl Duplicates {
             }
         }
         let out = open_to_append(file)?;
-        let mut memory = Duplicates { file: file.to_owned(), out, known, order, lines: text.lines().count(), most, age, torn: !text.is_empty() && !text.ends_with('\n') };
+        let mut memory = Duplicates {
+            file: file.to_owned(),
+            out,
+            known,
+            order,
+            lines: text.lines().count(),
+            most,
+            age,
+            torn: !text.is_empty() && !text.ends_with('\n'),
+        };
         memory.forget(now_ms);
         Ok(memory)
     }
@@ -113,7 +122,11 @@ fn open_to_append(file: &Path) -> io::Result<File> {
 
 fn id_of(caller: &str, request: &str) -> u128 {
     // A length before the caller: ("ab", "c") and ("a", "bc") are different.
-    let digest = Sha256::new().chain_update((caller.len() as u64).to_be_bytes()).chain_update(caller).chain_update(request).finalize();
+    let digest = Sha256::new()
+        .chain_update((caller.len() as u64).to_be_bytes())
+        .chain_update(caller)
+        .chain_update(request)
+        .finalize();
     digest.iter().take(16).fold(0, |id, byte| (id << 8) | u128::from(*byte))
 }
 

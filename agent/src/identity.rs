@@ -33,7 +33,9 @@ pub enum IdentityError {
         cause: io::Error,
     },
     /// Others than the owner can read or write it.
-    #[error("{file}: others can reach it (mode {mode:03o}); run `chmod {wanted:03o}` on it, and if somebody may have read it, make a new key: stop the agent and delete it")]
+    #[error(
+        "{file}: others can reach it (mode {mode:03o}); run `chmod {wanted:03o}` on it, and if somebody may have read it, make a new key: stop the agent and delete it"
+    )]
     Exposed {
         /// Which file.
         file: PathBuf,
@@ -53,10 +55,14 @@ pub enum IdentityError {
         own: u32,
     },
     /// The key file does not hold a key.
-    #[error("{0}: does not hold a node key (64 lowercase hexadecimal digits); restore it from a backup, or delete it to make this machine a new node")]
+    #[error(
+        "{0}: does not hold a node key (64 lowercase hexadecimal digits); restore it from a backup, or delete it to make this machine a new node"
+    )]
     Corrupt(PathBuf),
     /// Another agent runs with this folder.
-    #[error("{0}: another muster-agent runs with this state folder; stop it, or give this one a `state-dir` of its own")]
+    #[error(
+        "{0}: another muster-agent runs with this state folder; stop it, or give this one a `state-dir` of its own"
+    )]
     InUse(PathBuf),
 }
 
@@ -71,8 +77,15 @@ impl Identity {
         // Reading the folder's names does no harm; writing there would let others swap the key.
         refuse_reachable(state_dir, &fs::metadata(state_dir).map_err(failed(state_dir))?, 0o022, 0o700)?;
         let lock_file = state_dir.join(LOCK_FILE);
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_file).map_err(failed(&lock_file))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| IdentityError::InUse(state_dir.to_owned()))?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_file)
+            .map_err(failed(&lock_file))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| IdentityError::InUse(state_dir.to_owned()))?;
         let key_file = state_dir.join(KEY_FILE);
         let key = match File::open(&key_file) {
             Ok(file) => read_key(&key_file, &file)?,

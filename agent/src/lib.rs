@@ -2,12 +2,16 @@
 //!
 //! [`agent::run`] is the whole of it; the binary `muster-agent` reads a configuration and calls it.
 
+pub mod agent;
+mod answer;
 mod classes;
 pub mod config;
 pub mod duplicates;
 pub mod facts;
 pub mod identity;
 pub mod modules;
+mod publish;
+mod requests;
 pub mod run;
 pub mod status;
 mod whole;

@@ -158,7 +158,9 @@ impl Program {
         let mut stdout = Captured::default();
         let mut stderr = Captured::default();
         let end = {
-            let reading = async { tokio::join!(capture(out, limits.output, &mut stdout), capture(err, limits.output, &mut stderr)) };
+            let reading = async {
+                tokio::join!(capture(out, limits.output, &mut stdout), capture(err, limits.output, &mut stderr))
+            };
             tokio::pin!(reading);
             let mut read = false;
             let ending = end_of(&mut child, &group, limits.time, stop);
@@ -312,7 +314,8 @@ mod tests {
 
     fn is_alive(pid: &str) -> bool {
         // A zombie that nobody reaps yet is dead for our purpose.
-        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
+        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+            .is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
     }
 
     async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -364,7 +367,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_ignores_term_is_killed_after_two_seconds() {
-        let output = run("trap '' TERM; (trap '' TERM; while :; do sleep 600; done) & echo $!; while :; do sleep 600; done", short(200)).await;
+        let output = run(
+            "trap '' TERM; (trap '' TERM; while :; do sleep 600; done) & echo $!; while :; do sleep 600; done",
+            short(200),
+        )
+        .await;
         assert_eq!(output.ended, Ended::TimedOut);
         assert!(output.took >= GRACE, "{:?}", output.took);
         let grandchild = output.stdout.text();
@@ -384,7 +391,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_pipe_held_by_a_daemon_does_not_hold_the_answer() {
-        let output = shell("sleep 600 & echo $!").keeps_background().run(FINE, &mut stopper().1).await.expect("it runs");
+        let output =
+            shell("sleep 600 & echo $!").keeps_background().run(FINE, &mut stopper().1).await.expect("it runs");
         assert_eq!(output.ended, Ended::Exited(0));
         assert!(output.took < Duration::from_secs(10));
         let pid = Pid::from_raw(output.stdout.text().trim().parse().expect("a pid")).expect("a pid");

@@ -13,7 +13,19 @@ fn the_sample_loads_and_its_values_are_the_defaults() {
     let sample = parse(include_str!("../../../conf/agent.toml")).expect("the sample is good");
     let defaults = parse(SMALLEST).expect("good");
     let rest = |config: &Config| {
-        format!("{:?}", (&config.heart_beat, &config.facts, &config.classes, &config.limits, &config.modules, &config.policy, &config.log, &config.state_dir))
+        format!(
+            "{:?}",
+            (
+                &config.heart_beat,
+                &config.facts,
+                &config.classes,
+                &config.limits,
+                &config.modules,
+                &config.policy,
+                &config.log,
+                &config.state_dir
+            )
+        )
     };
     assert_eq!(rest(&sample), rest(&defaults));
     assert_eq!(sample.brokers[1].port(), 61614);
@@ -57,7 +69,9 @@ fn errors_name_file_line_column_and_cure() {
 #[test]
 fn the_local_policy_denies_before_it_allows() {
     let policy = |deny: &[&str], allow: &[&str]| {
-        let list = |texts: &[&str]| texts.iter().map(|t| ActionPattern::try_from((*t).to_owned()).expect("a pattern")).collect();
+        let list = |texts: &[&str]| {
+            texts.iter().map(|t| ActionPattern::try_from((*t).to_owned()).expect("a pattern")).collect()
+        };
         LocalPolicy { deny: list(deny), allow: list(allow) }
     };
     assert!(policy(&[], &[]).permits("service", "stop"));

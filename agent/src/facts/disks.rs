@@ -4,7 +4,8 @@ use super::{Members, line_of, members_of, read};
 use serde_json::{Value, json};
 
 /// File systems on storage of this machine. Others may hang (network) or say nothing (proc and its like).
-const LOCAL: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "reiserfs", "bcachefs", "vfat", "exfat", "overlay"];
+const LOCAL: &[&str] =
+    &["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "reiserfs", "bcachefs", "vfat", "exfat", "overlay"];
 
 /// Beyond these, a container host would publish its churn.
 const MOST: usize = 64;
@@ -20,7 +21,10 @@ pub(super) fn collect() -> Result<Members, String> {
         let used = space.f_blocks.saturating_sub(space.f_bfree);
         // As df counts: of what ordinary users could have; in steps of five percent, so that it seldom changes.
         let percent = used.saturating_mul(20) / used.saturating_add(space.f_bavail).max(1) * 5;
-        mountpoints.insert(point, json!({ "device": device, "filesystem": kind, "size_bytes": size, "used_percent": percent }));
+        mountpoints.insert(
+            point,
+            json!({ "device": device, "filesystem": kind, "size_bytes": size, "used_percent": percent }),
+        );
     }
     let mut facts = members_of(json!({ "disks": disks() }));
     facts.insert("mountpoints".into(), Value::Object(mountpoints));
@@ -32,7 +36,9 @@ fn mounts(text: &str) -> Vec<(String, String, String)> {
     for line in text.lines() {
         let mut fields = line.split(' ').map(unescaped);
         let (Some(device), Some(point), Some(kind)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        let of_container = point.starts_with("/var/lib/docker/") || point.starts_with("/var/lib/containers/") || point.starts_with("/run/");
+        let of_container = point.starts_with("/var/lib/docker/")
+            || point.starts_with("/var/lib/containers/")
+            || point.starts_with("/run/");
         // The same device again is a bind mount, except for overlays, which have no device.
         let again = kind != "overlay" && found.iter().any(|(known, _, _)| *known == device);
         if LOCAL.contains(&kind.as_str()) && !of_container && !again {
@@ -44,7 +50,9 @@ fn mounts(text: &str) -> Vec<(String, String, String)> {
 
 /// Mount tables write blanks and backslashes as three octal digits.
 fn unescaped(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")].iter().fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
 fn disks() -> Members {
@@ -55,14 +63,18 @@ fn disks() -> Members {
             continue;
         }
         // In sectors of 512 bytes, whatever the disk's own sectors are.
-        let size = line_of(entry.path().join("size")).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0).saturating_mul(512);
+        let size =
+            line_of(entry.path().join("size")).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0).saturating_mul(512);
         let rotates = line_of(entry.path().join("queue/rotational"));
         let kind = match rotates.as_deref() {
             Some("0") => "ssd",
             Some(_) => "hdd",
             None => "unknown",
         };
-        disks.insert(name, json!({ "size_bytes": size, "type": kind, "model": line_of(entry.path().join("device/model")) }));
+        disks.insert(
+            name,
+            json!({ "size_bytes": size, "type": kind, "model": line_of(entry.path().join("device/model")) }),
+        );
     }
     disks
 }

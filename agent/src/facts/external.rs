@@ -66,13 +66,19 @@ async fn one(file: &Path, config: &FactsConfig) -> Result<Value, String> {
         "toml" => toml::from_str::<Value>(&content(file, &metadata)?).map_err(|e| format!("no TOML: {}", e.message())),
         "txt" => pairs(&content(file, &metadata)?),
         _ if metadata.permissions().mode() & 0o111 != 0 => executable(file, &metadata, config).await,
-        _ => Err("neither .json, .yaml, .yml, .toml or .txt, nor executable; rename it, or run `chmod +x` on it".into()),
+        _ => {
+            Err("neither .json, .yaml, .yml, .toml or .txt, nor executable; rename it, or run `chmod +x` on it".into())
+        }
     }
 }
 
 fn refuse_writable(metadata: &Metadata) -> Result<(), String> {
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o002 != 0 { Err(format!("everybody can write it (mode {mode:03o}); run `chmod o-w` on it")) } else { Ok(()) }
+    if mode & 0o002 != 0 {
+        Err(format!("everybody can write it (mode {mode:03o}); run `chmod o-w` on it"))
+    } else {
+        Ok(())
+    }
 }
 
 fn content(file: &Path, metadata: &Metadata) -> Result<String, String> {
@@ -87,7 +93,10 @@ async fn executable(file: &Path, metadata: &Metadata, config: &FactsConfig) -> R
     if metadata.uid() != 0 && metadata.uid() != own {
         return Err(format!("an executable that belongs to uid {}; run `chown root` on it", metadata.uid()));
     }
-    if metadata.permissions().mode() & 0o020 != 0 && metadata.gid() != 0 && metadata.gid() != rustix::process::getegid().as_raw() {
+    if metadata.permissions().mode() & 0o020 != 0
+        && metadata.gid() != 0
+        && metadata.gid() != rustix::process::getegid().as_raw()
+    {
         return Err("an executable that another group can write; run `chmod g-w` on it".into());
     }
     let limits = Limits { time: config.executable_timeout, output: MOST_BYTES };
@@ -96,7 +105,9 @@ async fn executable(file: &Path, metadata: &Metadata, config: &FactsConfig) -> R
         Ended::Exited(0) => {}
         Ended::Exited(code) => return Err(format!("ended with code {code}")),
         Ended::Signalled(signal) => return Err(format!("ended by signal {signal}")),
-        Ended::TimedOut | Ended::Stopped => return Err(format!("took longer than {} ms", config.executable_timeout.as_millis())),
+        Ended::TimedOut | Ended::Stopped => {
+            return Err(format!("took longer than {} ms", config.executable_timeout.as_millis()));
+        }
     }
     if output.stdout.truncated {
         return Err(format!("printed more than {MOST_BYTES} bytes"));

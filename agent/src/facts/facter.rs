@@ -14,8 +14,22 @@ const LIMITS: Limits = Limits { time: Duration::from_secs(60), output: 4 * 1024 
 
 /// Names, at any depth, of what changes all the time.
 const VOLATILE: &[&str] = &[
-    "available", "available_bytes", "used", "used_bytes", "capacity", "load_averages", "system_uptime", "uptime", "uptime_days",
-    "uptime_hours", "uptime_seconds", "memoryfree", "memoryfree_mb", "swapfree", "swapfree_mb", "sshfp_generated_at",
+    "available",
+    "available_bytes",
+    "used",
+    "used_bytes",
+    "capacity",
+    "load_averages",
+    "system_uptime",
+    "uptime",
+    "uptime_days",
+    "uptime_hours",
+    "uptime_seconds",
+    "memoryfree",
+    "memoryfree_mb",
+    "swapfree",
+    "swapfree_mb",
+    "sshfp_generated_at",
 ];
 
 pub(super) async fn collect(search_path: &OsStr, failed: &mut BTreeMap<String, String>) -> Members {
@@ -35,7 +49,9 @@ pub(super) async fn collect(search_path: &OsStr, failed: &mut BTreeMap<String, S
         (_, _) if output.stdout.truncated => (None, Some(format!("printed more than {} bytes", LIMITS.output))),
         (Ended::Exited(0), Ok(facts @ Value::Object(_))) => (Some(facts), None),
         // One fact that it could not find out makes facter end with 1; the others are good.
-        (Ended::Exited(code), Ok(facts @ Value::Object(_))) => (Some(facts), Some(format!("ended with code {code}; what it printed is taken"))),
+        (Ended::Exited(code), Ok(facts @ Value::Object(_))) => {
+            (Some(facts), Some(format!("ended with code {code}; what it printed is taken")))
+        }
         (Ended::Exited(0), Ok(_)) => (None, Some("printed JSON that is no object".to_owned())),
         (Ended::Exited(0), Err(error)) => (None, Some(format!("printed no JSON: {error}"))),
         (Ended::Exited(code), _) => (None, Some(format!("ended with code {code} and printed no facts"))),
@@ -52,9 +68,9 @@ pub(super) async fn collect(search_path: &OsStr, failed: &mut BTreeMap<String, S
 fn find(search_path: &OsStr) -> Option<PathBuf> {
     // Relative entries would make the result depend on where the agent was started.
     let folders = std::env::split_paths(search_path).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join("facter")).find(|file| {
-        std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    })
+    folders
+        .map(|folder| folder.join("facter"))
+        .find(|file| std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
 }
 
 fn drop_volatile(value: &mut Value) {

@@ -118,7 +118,8 @@ impl Sources {
     /// Names, times and sizes of all files whose change matters. Folders count through their entries.
     fn fingerprint(&self) -> BTreeSet<(PathBuf, Option<SystemTime>, u64)> {
         let folders = [&self.facts.dir, &self.classes.dir];
-        let entries = folders.iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()));
+        let entries =
+            folders.iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()));
         entries
             .chain(self.classes.files.iter().cloned())
             .take(10_000)
@@ -132,7 +133,8 @@ impl Sources {
 }
 
 async fn built_in(failed: &mut BTreeMap<String, String>) -> Members {
-    let all = tokio::task::spawn_blocking(|| BUILT_IN.iter().map(|(name, collect)| (*name, collect())).collect::<Vec<_>>());
+    let all =
+        tokio::task::spawn_blocking(|| BUILT_IN.iter().map(|(name, collect)| (*name, collect())).collect::<Vec<_>>());
     let mut facts = Value::Object(Members::new());
     match timeout(BUILT_IN_LIMIT, all).await {
         Ok(Ok(all)) => {
@@ -151,7 +153,12 @@ async fn built_in(failed: &mut BTreeMap<String, String>) -> Members {
 
 /// Lays the sources over each other. What passes the limits of a document loses its outer sources, biggest stranger first.
 fn assemble(
-    facter: Members, files: Members, own: Members, at: Timestamp, interval: Duration, mut failed: BTreeMap<String, String>,
+    facter: Members,
+    files: Members,
+    own: Members,
+    at: Timestamp,
+    interval: Duration,
+    mut failed: BTreeMap<String, String>,
 ) -> (Facts, BTreeMap<String, String>) {
     let mut sources = vec![("facter", facter), ("facts.d", files), ("built-in", own)];
     loop {
@@ -177,7 +184,8 @@ fn assemble(
 
 fn muster(at: Timestamp, interval: Duration, failed: &BTreeMap<String, String>) -> Value {
     let hour = at.as_second() - at.as_second().rem_euclid(3600);
-    let errors: Members = failed.iter().take(32).map(|(name, text)| (short(name, 128), Value::String(short(text, 256)))).collect();
+    let errors: Members =
+        failed.iter().take(32).map(|(name, text)| (short(name, 128), Value::String(short(text, 256)))).collect();
     json!({ "muster": {
         "agent": { "version": env!("CARGO_PKG_VERSION") },
         "facts": {

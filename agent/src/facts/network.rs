@@ -18,7 +18,8 @@ pub(super) fn collect() -> Result<Members, String> {
     let fqdn = domain.as_ref().map_or_else(|| hostname.clone(), |domain| format!("{hostname}.{domain}"));
     let mut interfaces = Members::new();
     let networks = Networks::new_with_refreshed_list();
-    let mut sorted: Vec<_> = networks.list().iter().filter(|(name, _)| !PASSING.iter().any(|p| name.starts_with(p))).collect();
+    let mut sorted: Vec<_> =
+        networks.list().iter().filter(|(name, _)| !PASSING.iter().any(|p| name.starts_with(p))).collect();
     sorted.sort_by_key(|(name, _)| name.as_str());
     for (name, data) in sorted.into_iter().take(64) {
         let mut addresses: Vec<(IpAddr, u8)> = data.ip_networks().iter().map(|n| (n.addr, n.prefix)).collect();
@@ -36,7 +37,8 @@ pub(super) fn collect() -> Result<Members, String> {
         );
     }
     let primary = default_interface(&std::fs::read_to_string("/proc/net/route").unwrap_or_default());
-    let of_primary = |field: &str| primary.as_ref().and_then(|name| interfaces.get(name)).map_or(Value::Null, |i| i[field].clone());
+    let of_primary =
+        |field: &str| primary.as_ref().and_then(|name| interfaces.get(name)).map_or(Value::Null, |i| i[field].clone());
     Ok(members_of(json!({
         "hostname": hostname,
         "domain": domain,
@@ -57,10 +59,14 @@ fn names(node: &str, hosts: &str, resolv: &str) -> (String, Option<String>) {
     }
     let in_hosts = hosts.lines().find_map(|line| {
         let names: Vec<&str> = line.split('#').next()?.split_whitespace().skip(1).collect();
-        names.contains(&node).then(|| names.iter().find_map(|name| name.strip_prefix(node)?.strip_prefix('.')).map(str::to_owned))?
+        names
+            .contains(&node)
+            .then(|| names.iter().find_map(|name| name.strip_prefix(node)?.strip_prefix('.')).map(str::to_owned))?
     });
     let searched = || {
-        let word = |key: &str| resolv.lines().find_map(|line| line.trim().strip_prefix(key)?.split_whitespace().next().map(str::to_owned));
+        let word = |key: &str| {
+            resolv.lines().find_map(|line| line.trim().strip_prefix(key)?.split_whitespace().next().map(str::to_owned))
+        };
         word("domain ").or_else(|| word("search ")).filter(|domain| domain != ".")
     };
     (node.to_owned(), in_hosts.or_else(searched))
@@ -88,8 +94,14 @@ mod tests {
     #[test]
     fn the_domain_comes_from_name_hosts_or_resolver() {
         assert_eq!(names("web1.a.net", "", ""), ("web1".into(), Some("a.net".into())));
-        assert_eq!(names("web1", "127.0.1.1 web1.b.net web1 # x\n", "search c.net\n"), ("web1".into(), Some("b.net".into())));
-        assert_eq!(names("web1", "127.0.0.1 localhost\n", "nameserver 1.1.1.1\nsearch c.net d.net\n"), ("web1".into(), Some("c.net".into())));
+        assert_eq!(
+            names("web1", "127.0.1.1 web1.b.net web1 # x\n", "search c.net\n"),
+            ("web1".into(), Some("b.net".into()))
+        );
+        assert_eq!(
+            names("web1", "127.0.0.1 localhost\n", "nameserver 1.1.1.1\nsearch c.net d.net\n"),
+            ("web1".into(), Some("c.net".into()))
+        );
         assert_eq!(names("web1", "", ""), ("web1".into(), None));
     }
 

@@ -17,7 +17,9 @@ fn describe(os_release: &str, debian_version: Option<String>, machine: &str) -> 
     let field = |name: &str| fields.get(name).cloned();
     let id = field("ID").unwrap_or_else(|| "linux".into());
     let family = family(&id, fields.get("ID_LIKE").map_or("", String::as_str));
-    let full = debian_version.filter(|v| id == "debian" && v.starts_with(|c: char| c.is_ascii_digit())).or_else(|| field("VERSION_ID"));
+    let full = debian_version
+        .filter(|v| id == "debian" && v.starts_with(|c: char| c.is_ascii_digit()))
+        .or_else(|| field("VERSION_ID"));
     let mut release = Members::new();
     if let Some(full) = full {
         let mut parts = full.splitn(3, '.').map(str::to_owned);
@@ -89,9 +91,16 @@ mod tests {
 
     #[test]
     fn families_and_releases_are_as_facter_says() {
-        let debian = describe("ID=debian\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n", Some("12.5".into()), "x86_64");
+        let debian = describe(
+            "ID=debian\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n",
+            Some("12.5".into()),
+            "x86_64",
+        );
         let os = &debian["os"];
-        assert_eq!((&os["family"], &os["name"], &os["codename"]), (&json!("Debian"), &json!("Debian"), &json!("bookworm")));
+        assert_eq!(
+            (&os["family"], &os["name"], &os["codename"]),
+            (&json!("Debian"), &json!("Debian"), &json!("bookworm"))
+        );
         assert_eq!(os["release"], json!({"full": "12.5", "major": "12", "minor": "5"}));
         assert_eq!((&os["architecture"], &os["hardware"]), (&json!("amd64"), &json!("x86_64")));
         let rocky = describe("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.3\"\n", None, "x86_64");

@@ -27,7 +27,9 @@ impl Site {
 
     fn sources(&self) -> Sources {
         let facts = FactsConfig {
-            dir: self.path("facts.d"), executable_timeout: Duration::from_millis(700), ..FactsConfig::default()
+            dir: self.path("facts.d"),
+            executable_timeout: Duration::from_millis(700),
+            ..FactsConfig::default()
         };
         let classes = ClassesConfig { files: Vec::new(), dir: self.path("classes.d") };
         Sources { facts, classes, modules: BTreeMap::new(), search_path: self.path("bin").into() }
@@ -42,9 +44,24 @@ fn at<'a>(snapshot: &'a Snapshot, pointer: &str) -> &'a Value {
 async fn this_machine_has_all_built_in_facts() {
     let snapshot = Site::new().sources().collect().await;
     for pointer in [
-        "/os/family", "/os/release/major", "/kernel/release", "/cpu/count", "/memory/total_bytes", "/mountpoints", "/networking/interfaces",
-        "/hostname", "/fqdn", "/virtualization/type", "/uptime/days", "/boot_time", "/package_manager", "/init_system", "/timezone",
-        "/muster/agent/version", "/muster/facts/collected_at", "/muster/facts/healthy",
+        "/os/family",
+        "/os/release/major",
+        "/kernel/release",
+        "/cpu/count",
+        "/memory/total_bytes",
+        "/mountpoints",
+        "/networking/interfaces",
+        "/hostname",
+        "/fqdn",
+        "/virtualization/type",
+        "/uptime/days",
+        "/boot_time",
+        "/package_manager",
+        "/init_system",
+        "/timezone",
+        "/muster/agent/version",
+        "/muster/facts/collected_at",
+        "/muster/facts/healthy",
     ] {
         assert!(!at(&snapshot, pointer).is_null(), "{pointer} is missing in {}", snapshot.document.facts.as_value());
     }
@@ -61,7 +78,10 @@ async fn facts_d_takes_every_form_and_lays_later_files_over_earlier_ones() {
     site.write("facts.d/40-json", 0o755, "#!/bin/sh\necho '{\"site\": {\"live\": true}}'\n");
     site.write("facts.d/50.sh", 0o755, "#!/bin/sh\necho site.colour=blue\necho plain=1\n");
     let snapshot = site.sources().collect().await;
-    assert_eq!(at(&snapshot, "/site"), &json!({"rack": 8, "row": "a", "tags": ["x", "y"], "owner": "ops", "live": true, "colour": "blue"}));
+    assert_eq!(
+        at(&snapshot, "/site"),
+        &json!({"rack": 8, "row": "a", "tags": ["x", "y"], "owner": "ops", "live": true, "colour": "blue"})
+    );
     assert_eq!(at(&snapshot, "/plain"), "1");
     assert_ne!(at(&snapshot, "/os/family"), "Mine", "the agent's own facts win");
     assert_eq!(snapshot.failed, BTreeMap::new());
@@ -84,7 +104,8 @@ async fn bad_files_are_named_and_the_rest_stays() {
     assert!(at(&snapshot, "/open").is_null());
     assert_eq!(at(&snapshot, "/muster/agent/version"), env!("CARGO_PKG_VERSION"));
     let names: Vec<&str> = snapshot.failed.keys().map(String::as_str).collect();
-    let wanted = ["bad.json", "chatty", "fails", "list.yaml", "open.json", "plain", "slow"].map(|n| format!("facts.d/{n}"));
+    let wanted =
+        ["bad.json", "chatty", "fails", "list.yaml", "open.json", "plain", "slow"].map(|n| format!("facts.d/{n}"));
     assert_eq!(names, wanted);
     assert!(snapshot.failed["facts.d/slow"].contains("700 ms"));
     assert_eq!(at(&snapshot, "/muster/facts/healthy"), false);

@@ -58,7 +58,10 @@ fn hypervisor() -> Option<String> {
         return Some((*kind).to_owned());
     }
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flagged = cpuinfo.lines().find(|line| line.starts_with("flags")).is_some_and(|line| line.split(' ').any(|flag| flag == "hypervisor"));
+    let flagged = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .is_some_and(|line| line.split(' ').any(|flag| flag == "hypervisor"));
     // The processor says that there is a hypervisor, not which.
     flagged.then(|| "unknown".to_owned())
 }

@@ -1,6 +1,8 @@
 //! Which programs may callers run? Module `exec`: off unless configured, and then only what its allow-list names. No shell.
 
-use super::{Answer, Arguments, Context, Failure, Module, Running, action, exit_code, input, manifest, required, shown, text};
+use super::{
+    Answer, Arguments, Context, Failure, Module, Running, action, exit_code, input, manifest, required, shown, text,
+};
 use crate::config::{AllowedCommand, ExecConfig};
 use crate::run::Program;
 use muster_protocol::manifest::{Impact, InputKind, Manifest};
@@ -38,7 +40,10 @@ impl Exec {
         let list = arguments.get("args").and_then(Value::as_array).into_iter().flatten();
         let args: Vec<&str> = list.filter_map(Value::as_str).collect();
         if args.len() > MOST_ARGUMENTS {
-            return Err(Failure::new("bad-argument", format!("argument `args` has more than {MOST_ARGUMENTS} elements")));
+            return Err(Failure::new(
+                "bad-argument",
+                format!("argument `args` has more than {MOST_ARGUMENTS} elements"),
+            ));
         }
         let Some(allowed) = self.config.allow.iter().find(|allowed| permits(allowed, command, &args)) else {
             return denied("not-allowed", "the node's allow-list does not have this command with these arguments");
@@ -72,8 +77,11 @@ impl Module for Exec {
 
 /// The path letter by letter, and the fixed arguments first: `/usr/bin/../bin/x` is not `/usr/bin/x` here.
 fn permits(allowed: &AllowedCommand, command: &str, args: &[&str]) -> bool {
-    let begins = args.len() >= allowed.fixed.len() && allowed.fixed.iter().zip(args).all(|(fixed, given)| fixed == given);
-    Path::new(command).as_os_str() == allowed.program.as_os_str() && begins && (!allowed.exact || args.len() == allowed.fixed.len())
+    let begins =
+        args.len() >= allowed.fixed.len() && allowed.fixed.iter().zip(args).all(|(fixed, given)| fixed == given);
+    Path::new(command).as_os_str() == allowed.program.as_os_str()
+        && begins
+        && (!allowed.exact || args.len() == allowed.fixed.len())
 }
 
 #[cfg(test)]
@@ -83,14 +91,22 @@ mod tests {
     #[test]
     fn the_allow_list_is_taken_by_the_letter() {
         let allowed = |fixed: &[&str], exact| AllowedCommand {
-            program: "/usr/bin/systemctl".into(), fixed: fixed.iter().map(|s| (*s).to_owned()).collect(), exact,
+            program: "/usr/bin/systemctl".into(),
+            fixed: fixed.iter().map(|s| (*s).to_owned()).collect(),
+            exact,
         };
         assert!(permits(&allowed(&["status"], false), "/usr/bin/systemctl", &["status", "nginx"]));
         assert!(!permits(&allowed(&["status"], false), "/usr/bin/systemctl", &["stop", "nginx"]));
         assert!(!permits(&allowed(&["status"], false), "/usr/bin/systemctl", &[]));
         assert!(!permits(&allowed(&["status"], true), "/usr/bin/systemctl", &["status", "nginx"]));
         assert!(permits(&allowed(&["status"], true), "/usr/bin/systemctl", &["status"]));
-        for other in ["systemctl", "/usr/bin/../bin/systemctl", "/usr/bin//systemctl", "/usr/bin/systemctl/", "/usr/bin/./systemctl"] {
+        for other in [
+            "systemctl",
+            "/usr/bin/../bin/systemctl",
+            "/usr/bin//systemctl",
+            "/usr/bin/systemctl/",
+            "/usr/bin/./systemctl",
+        ] {
             assert!(!permits(&allowed(&[], false), other, &[]), "{other}");
         }
     }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::facts::Snapshot;
 use crate::run::{Ended, Limits, Output, RunError, Stop};
 use muster_protocol::manifest::{Action, Impact, Input, InputKind, Manifest};
-use muster_protocol::message::NodeId;
+use muster_protocol::message::{NodeId, NodeKey};
 use muster_protocol::request::State;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -97,8 +97,10 @@ impl Modules {
         modules.add(Arc::new(service::Service::new()));
         modules.add(Arc::new(process::Process::new()));
         modules.add(Arc::new(exec::Exec::new(config.modules.exec.clone())));
-        let mut actions: BTreeMap<String, Vec<String>> =
-            modules.on().map(|module| (module.manifest().name.clone(), module.manifest().actions.keys().cloned().collect())).collect();
+        let mut actions: BTreeMap<String, Vec<String>> = modules
+            .on()
+            .map(|module| (module.manifest().name.clone(), module.manifest().actions.keys().cloned().collect()))
+            .collect();
         let own = node::Node::new(node, BTreeMap::new());
         actions.insert("node".into(), own.manifest().actions.keys().cloned().collect());
         modules.add(Arc::new(node::Node::new(node, actions)));
@@ -123,6 +125,11 @@ impl Modules {
     fn on(&self) -> impl Iterator<Item = &Arc<dyn Module>> {
         self.0.values().filter(|module| module.is_on())
     }
+}
+
+/// What a node of this configuration announces: names and manifest hashes. Needs no node key.
+pub fn announced(config: &Config) -> BTreeMap<String, String> {
+    Modules::new(config, NodeId::of(&NodeKey::new([0; 32]))).announced()
 }
 
 fn manifest(name: &str, description: &str, actions: Vec<(&str, Action)>) -> Manifest {
@@ -165,9 +172,15 @@ fn exit_code(output: &Output) -> Result<i32, Failure> {
     match output.ended {
         Ended::Exited(code) => Ok(code),
         Ended::Signalled(signal) => {
-            Err(Failure::of(State::Crashed, "signal", format!("the program ended by signal {signal}")).with(shown(output)))
+            Err(Failure::of(State::Crashed, "signal", format!("the program ended by signal {signal}"))
+                .with(shown(output)))
         }
-        Ended::TimedOut => Err(Failure::of(State::TimedOut, "timed-out", format!("stopped at its time limit after {} ms", output.took.as_millis())).with(shown(output))),
+        Ended::TimedOut => Err(Failure::of(
+            State::TimedOut,
+            "timed-out",
+            format!("stopped at its time limit after {} ms", output.took.as_millis()),
+        )
+        .with(shown(output))),
         Ended::Stopped => Err(Failure::of(State::Cancelled, "cancelled", "stopped on request").with(shown(output))),
     }
 }
@@ -184,7 +197,11 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn context() -> Context {
-        let snapshot = Snapshot { document: NodeDocument::default(), collected_at: jiff::Timestamp::now(), failed: BTreeMap::new() };
+        let snapshot = Snapshot {
+            document: NodeDocument::default(),
+            collected_at: jiff::Timestamp::now(),
+            failed: BTreeMap::new(),
+        };
         let limits = Limits { time: Duration::from_secs(20), output: 64 * 1024 };
         Context { limits, stop: crate::run::stopper().1, snapshot: Arc::new(snapshot) }
     }
@@ -195,12 +212,20 @@ pub(crate) mod tests {
         let on = exec::Exec::new(ExecConfig { enabled: true, allow: allow.clone() });
         let run = |module: &exec::Exec, value: Value| {
             let checked = module.manifest().check("run", &object(value)).expect("good arguments");
-            let module = exec::Exec::new(if module.is_on() { ExecConfig { enabled: true, allow: allow.clone() } } else { ExecConfig::default() });
+            let module = exec::Exec::new(if module.is_on() {
+                ExecConfig { enabled: true, allow: allow.clone() }
+            } else {
+                ExecConfig::default()
+            });
             async move { module.run("run", checked, context()).await }
         };
         let told = run(&on, json!({"command": "/bin/echo", "args": ["-n", "$HOME; ls *"]})).await.expect("it ran");
         assert_eq!((&told["stdout"], &told["code"]), (&json!("$HOME; ls *"), &json!(0)));
-        for wrong in [json!({"command": "/bin/echo"}), json!({"command": "/bin/sh", "args": ["-c", "id"]}), json!({"command": "echo"})] {
+        for wrong in [
+            json!({"command": "/bin/echo"}),
+            json!({"command": "/bin/sh", "args": ["-c", "id"]}),
+            json!({"command": "echo"}),
+        ] {
             let failure = run(&on, wrong).await.expect_err("not allowed");
             assert_eq!((failure.state, failure.code), (State::Denied, "not-allowed"));
         }

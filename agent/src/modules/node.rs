@@ -19,11 +19,15 @@ impl Node {
     /// `actions`: what the node can do, by module.
     pub(super) fn new(node: NodeId, actions: BTreeMap<String, Vec<String>>) -> Node {
         let path = input(InputKind::Text, "fact path, such as os.family; everything unless given");
-        let manifest = manifest("node", "The node itself.", vec![
-            ("ping", action(Impact::Read, "Answers with the node's clock.", vec![])),
-            ("inventory", action(Impact::Read, "Modules, classes and state of the agent.", vec![])),
-            ("facts", action(Impact::Read, "Facts as last collected.", vec![("path", path)])),
-        ]);
+        let manifest = manifest(
+            "node",
+            "The node itself.",
+            vec![
+                ("ping", action(Impact::Read, "Answers with the node's clock.", vec![])),
+                ("inventory", action(Impact::Read, "Modules, classes and state of the agent.", vec![])),
+                ("facts", action(Impact::Read, "Facts as last collected.", vec![("path", path)])),
+            ],
+        );
         Node { manifest, node, actions }
     }
 
@@ -59,6 +63,9 @@ fn facts(path: Option<&str>, facts: &Value) -> Answer {
     let found = path.segments().try_fold(facts, |value, segment| value.get(segment));
     match found {
         Some(value) => Ok(json!({ "path": text, "value": value })),
-        None => Err(Failure::new("no-such-fact", format!("the node has no fact `{}`", muster_protocol::message::shown(text)))),
+        None => Err(Failure::new(
+            "no-such-fact",
+            format!("the node has no fact `{}`", muster_protocol::message::shown(text)),
+        )),
     }
 }

@@ -50,15 +50,34 @@ pub(super) struct Entry {
 impl Process {
     pub(super) fn new() -> Process {
         let name = input(InputKind::Text, "regular expression that the name must match");
-        let limit = input(InputKind::Integer, "most processes, 1 to 2000; 100 unless given, the largest in memory first");
+        let limit =
+            input(InputKind::Integer, "most processes, 1 to 2000; 100 unless given, the largest in memory first");
         let full = input(InputKind::Boolean, "also command lines, which may hold secrets");
         let pid = required(input(InputKind::Integer, "process id"));
         let whose = required(input(InputKind::Text, "its name as `list` shows it: both must agree"));
         let signal = input(InputKind::Text, "TERM (unless given), HUP, INT, QUIT, KILL, USR1, USR2, STOP or CONT");
-        let manifest = manifest("process", "Processes of the node.", vec![
-            ("list", action(Impact::Read, "Processes and what they use.", vec![("name", name), ("limit", limit), ("full", full)])),
-            ("signal", action(Impact::Destructive, "Sends a signal to one process.", vec![("pid", pid), ("name", whose), ("signal", signal)])),
-        ]);
+        let manifest = manifest(
+            "process",
+            "Processes of the node.",
+            vec![
+                (
+                    "list",
+                    action(
+                        Impact::Read,
+                        "Processes and what they use.",
+                        vec![("name", name), ("limit", limit), ("full", full)],
+                    ),
+                ),
+                (
+                    "signal",
+                    action(
+                        Impact::Destructive,
+                        "Sends a signal to one process.",
+                        vec![("pid", pid), ("name", whose), ("signal", signal)],
+                    ),
+                ),
+            ],
+        );
         Process { manifest }
     }
 }
@@ -72,7 +91,8 @@ impl Module for Process {
         let is_list = action == "list";
         Box::pin(async move {
             let work = tokio::task::spawn_blocking(move || if is_list { list(&arguments) } else { signal(&arguments) });
-            work.await.map_err(|_| Failure::of(muster_protocol::request::State::Crashed, "crashed", "the action crashed"))?
+            work.await
+                .map_err(|_| Failure::of(muster_protocol::request::State::Crashed, "crashed", "the action crashed"))?
         })
     }
 }
@@ -106,7 +126,10 @@ fn one(pid: u32) -> Option<Entry> {
 fn list(arguments: &Arguments) -> Answer {
     let wrong = |text: String| Failure::new("bad-argument", text);
     let limit = arguments.get("limit").and_then(Value::as_i64).unwrap_or(DEFAULT_LIMIT);
-    let limit = usize::try_from(limit).ok().filter(|n| (1..=MOST as usize).contains(n)).ok_or_else(|| wrong(format!("argument `limit` must be 1 to {MOST}")))?;
+    let limit = usize::try_from(limit)
+        .ok()
+        .filter(|n| (1..=MOST as usize).contains(n))
+        .ok_or_else(|| wrong(format!("argument `limit` must be 1 to {MOST}")))?;
     let pattern = match arguments.get("name").and_then(Value::as_str) {
         Some(text) => {
             let built = RegexBuilder::new(text).size_limit(1 << 20).build();
@@ -119,17 +142,21 @@ fn list(arguments: &Arguments) -> Answer {
     found.retain(|process| pattern.as_ref().is_none_or(|pattern| pattern.is_match(&process.name)));
     found.sort_by(|a, b| b.resident.cmp(&a.resident).then(a.pid.cmp(&b.pid)));
     let users = users();
-    let processes: Vec<Value> = found.iter().take(limit).map(|process| {
-        let user = users.get(&process.uid).cloned().unwrap_or_else(|| process.uid.to_string());
-        let mut shown = json!({
-            "pid": process.pid, "name": process.name, "user": user, "state": process.state.to_string(),
-            "memory_bytes": process.resident, "cpu_seconds": process.ticks / 100,
-        });
-        if full {
-            shown["command"] = command(process.pid).into();
-        }
-        shown
-    }).collect();
+    let processes: Vec<Value> = found
+        .iter()
+        .take(limit)
+        .map(|process| {
+            let user = users.get(&process.uid).cloned().unwrap_or_else(|| process.uid.to_string());
+            let mut shown = json!({
+                "pid": process.pid, "name": process.name, "user": user, "state": process.state.to_string(),
+                "memory_bytes": process.resident, "cpu_seconds": process.ticks / 100,
+            });
+            if full {
+                shown["command"] = command(process.pid).into();
+            }
+            shown
+        })
+        .collect();
     Ok(json!({ "count": found.len(), "processes": processes }))
 }
 
@@ -145,17 +172,22 @@ fn command(pid: u32) -> String {
 
 fn users() -> HashMap<u32, String> {
     let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    text.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
-    }).collect()
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
+        })
+        .collect()
 }
 
 fn signal(arguments: &Arguments) -> Answer {
     let wrong = |text: &str| Failure::new("bad-argument", text);
     let number = arguments.get("pid").and_then(Value::as_i64).unwrap_or(0);
-    let number = i32::try_from(number).ok().filter(|pid| *pid > 1).ok_or_else(|| wrong("argument `pid` must be a process id above 1"))?;
+    let number = i32::try_from(number)
+        .ok()
+        .filter(|pid| *pid > 1)
+        .ok_or_else(|| wrong("argument `pid` must be a process id above 1"))?;
     if number.unsigned_abs() == std::process::id() {
         return Err(wrong("argument `pid` is the agent's own; stop the agent through its service manager"));
     }
@@ -163,14 +195,18 @@ fn signal(arguments: &Arguments) -> Answer {
         "" => "TERM",
         named => named.strip_prefix("SIG").unwrap_or(named),
     };
-    let (name, signal) = SIGNALS.iter().find(|(name, _)| *name == wanted)
+    let (name, signal) = SIGNALS
+        .iter()
+        .find(|(name, _)| *name == wanted)
         .ok_or_else(|| wrong("argument `signal` must be TERM, HUP, INT, QUIT, KILL, USR1, USR2, STOP or CONT"))?;
     let gone = || Failure::new("no-such-process", format!("there is no process {number} of that name"));
     let pid = Pid::from_raw(number).ok_or_else(gone)?;
     // The handle first, the name after: what the signal reaches is what was looked at, even if the number is used again.
     let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| gone())?;
-    let process = one(number.unsigned_abs()).filter(|process| process.name == text(arguments, "name")).ok_or_else(gone)?;
-    pidfd_send_signal(&handle, *signal).map_err(|e| Failure::new("signal-failed", format!("cannot signal {number}: {e}")))?;
+    let process =
+        one(number.unsigned_abs()).filter(|process| process.name == text(arguments, "name")).ok_or_else(gone)?;
+    pidfd_send_signal(&handle, *signal)
+        .map_err(|e| Failure::new("signal-failed", format!("cannot signal {number}: {e}")))?;
     Ok(json!({ "pid": number, "name": process.name, "signal": name }))
 }
 
@@ -187,7 +223,10 @@ mod tests {
         let processes = told["processes"].as_array().expect("a list");
         let mine = processes.iter().find(|p| p["pid"] == std::process::id()).expect("this process");
         assert!(mine["memory_bytes"].as_u64().is_some_and(|n| n > 0) && mine.get("command").is_none());
-        assert!(list(&object(json!({ "name": pattern, "full": true }))).expect("told")["processes"][0]["command"].is_string());
+        assert!(
+            list(&object(json!({ "name": pattern, "full": true }))).expect("told")["processes"][0]["command"]
+                .is_string()
+        );
         assert_eq!(list(&object(json!({ "limit": 1 }))).expect("told")["processes"].as_array().map(Vec::len), Some(1));
         assert!(list(&object(json!({ "name": "(" }))).is_err());
         assert!(list(&object(json!({ "limit": 0 }))).is_err());
@@ -197,7 +236,8 @@ mod tests {
     fn a_signal_needs_pid_and_name_and_spares_init_and_agent() {
         let mut child = std::process::Command::new("/bin/sleep").arg("600").spawn().expect("it runs");
         let pid = child.id();
-        let send = |pid: i64, name: &str, signal: &str| signal_code(&json!({ "pid": pid, "name": name, "signal": signal }));
+        let send =
+            |pid: i64, name: &str, signal: &str| signal_code(&json!({ "pid": pid, "name": name, "signal": signal }));
         assert_eq!(send(1, "init", "TERM"), Some("bad-argument"));
         assert_eq!(send(-5, "x", "TERM"), Some("bad-argument"));
         assert_eq!(send(i64::from(std::process::id()), "x", "TERM"), Some("bad-argument"));

@@ -1,6 +1,8 @@
 //! Do services run, and shall they? Module `service`: systemd where it runs, init scripts elsewhere, and processes where there are neither.
 
-use super::{Answer, Arguments, Context, Failure, Module, Running, action, exit_code, input, manifest, required, shown, text};
+use super::{
+    Answer, Arguments, Context, Failure, Module, Running, action, exit_code, input, manifest, required, shown, text,
+};
 use crate::run::Program;
 use muster_protocol::manifest::{Action, Impact, InputKind, Manifest};
 use serde_json::{Value, json};
@@ -33,21 +35,28 @@ impl Service {
             name.max_length = 128;
             action(impact, description, vec![("name", name)])
         };
-        let manifest = manifest("service", "Services of the node.", vec![
-            ("status", of(Impact::Read, "Whether it runs, and whether it starts at boot.")),
-            ("start", of(Impact::Change, "Starts it.")),
-            ("stop", of(Impact::Destructive, "Stops it.")),
-            ("restart", of(Impact::Destructive, "Stops and starts it.")),
-            ("enable", of(Impact::Change, "Starts it at boot from now on.")),
-            ("disable", of(Impact::Change, "No longer starts it at boot.")),
-        ]);
+        let manifest = manifest(
+            "service",
+            "Services of the node.",
+            vec![
+                ("status", of(Impact::Read, "Whether it runs, and whether it starts at boot.")),
+                ("start", of(Impact::Change, "Starts it.")),
+                ("stop", of(Impact::Destructive, "Stops it.")),
+                ("restart", of(Impact::Destructive, "Stops and starts it.")),
+                ("enable", of(Impact::Change, "Starts it at boot from now on.")),
+                ("disable", of(Impact::Change, "No longer starts it at boot.")),
+            ],
+        );
         Service { manifest, root: root.into() }
     }
 
     async fn answer(&self, action: &str, arguments: Arguments, mut context: Context) -> Answer {
         let name = text(&arguments, "name");
         if !is_name(name) {
-            return Err(Failure::new("bad-argument", "argument `name` must be letters, digits and @ . _ : - and not begin with - or ."));
+            return Err(Failure::new(
+                "bad-argument",
+                "argument `name` must be letters, digits and @ . _ : - and not begin with - or .",
+            ));
         }
         let manager = self.manager(name);
         if action != "status" {
@@ -78,7 +87,9 @@ impl Service {
 
     fn program(&self, manager: Manager, action: &str, name: &str) -> Result<Program, Failure> {
         match (manager, action) {
-            (Manager::Systemd, _) => Ok(Program::new("/usr/bin/systemctl").arguments(["--no-ask-password", action, "--", name])),
+            (Manager::Systemd, _) => {
+                Ok(Program::new("/usr/bin/systemctl").arguments(["--no-ask-password", action, "--", name]))
+            }
             (Manager::Sysv, "start" | "stop" | "restart") => Ok(Program::new(self.script(name)).arguments([action])),
             (Manager::Sysv, _) => {
                 let update = Path::new("/usr/sbin/update-rc.d");
@@ -97,14 +108,21 @@ impl Service {
     async fn status(&self, manager: Manager, name: &str, context: &mut Context) -> Answer {
         match manager {
             Manager::Systemd => {
-                let program = Program::new("/usr/bin/systemctl")
-                    .arguments(["show", "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID", "--", name]);
+                let program = Program::new("/usr/bin/systemctl").arguments([
+                    "show",
+                    "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID",
+                    "--",
+                    name,
+                ]);
                 let output = program.run(context.limits, &mut context.stop).await?;
                 exit_code(&output)?;
                 Ok(of_systemd(name, &output.stdout.text()))
             }
             Manager::Sysv => {
-                let output = Program::new(self.script(name)).arguments(["status"]).run(context.limits, &mut context.stop).await?;
+                let output = Program::new(self.script(name))
+                    .arguments(["status"])
+                    .run(context.limits, &mut context.stop)
+                    .await?;
                 // LSB: 0 runs, 3 does not; scripts without `status` say anything else.
                 let state = match exit_code(&output)? {
                     0 => "running",
@@ -200,7 +218,10 @@ mod tests {
 
     #[test]
     fn what_systemd_says_is_read() {
-        let told = of_systemd("ssh", "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nMainPID=7\n");
+        let told = of_systemd(
+            "ssh",
+            "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nMainPID=7\n",
+        );
         assert_eq!((&told["state"], &told["enabled"], &told["pid"]), (&json!("running"), &json!(true), &json!(7)));
         assert_eq!(of_systemd("x", "LoadState=not-found\nActiveState=inactive\n")["state"], "not-found");
     }
@@ -214,13 +235,19 @@ mod tests {
         let script = dir.path().join("etc/init.d/mine");
         let flag = dir.path().join("flag");
         let text = format!(
-            "#!/bin/sh\ncase $1 in start) touch {0};; stop) rm {0};; status) [ -e {0} ] || exit 3;; *) echo no >&2; exit 2;; esac\n", flag.display()
+            "#!/bin/sh\ncase $1 in start) touch {0};; stop) rm {0};; status) [ -e {0} ] || exit 3;; *) echo no >&2; exit 2;; esac\n",
+            flag.display()
         );
         std::fs::write(&script, text).expect("written");
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("mode");
         let service = Service::below(dir.path());
-        let run = async |action: &'static str, name: &str| service.answer(action, object(json!({ "name": name })), context()).await;
-        assert_eq!(run("status", "mine").await, Ok(json!({"name": "mine", "state": "stopped", "enabled": true, "manager": "sysv"})));
+        let run = async |action: &'static str, name: &str| {
+            service.answer(action, object(json!({ "name": name })), context()).await
+        };
+        assert_eq!(
+            run("status", "mine").await,
+            Ok(json!({"name": "mine", "state": "stopped", "enabled": true, "manager": "sysv"}))
+        );
         assert_eq!(run("start", "mine").await.expect("started")["state"], "running");
         assert_eq!(run("stop", "mine").await.expect("stopped")["state"], "stopped");
         assert_eq!(run("restart", "mine").await.expect_err("not in the script").code, "service-failed");
