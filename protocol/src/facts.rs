@@ -172,12 +172,13 @@ fn walk_members<'a>(
             continue;
         }
         names.push(name);
-        walk_value(value, names, visit);
+        walk_below(value, names, visit);
         names.pop();
     }
 }
 
-fn walk_value<'a>(
+/// [`walk`] for the value that stands at a path in a document; `names` is that path, and is left as it was.
+pub fn walk_below<'a>(
     value: &'a Value,
     names: &mut Vec<&'a str>,
     visit: &mut impl FnMut(&[&'a str], Leaf<'a>),
@@ -191,7 +192,7 @@ fn walk_value<'a>(
         Value::Array(elements) => {
             visit(names, Leaf::Present);
             for element in elements {
-                walk_value(element, names, visit);
+                walk_below(element, names, visit);
             }
         }
         leaf => {

@@ -1,1 +1,3 @@
 //! Muster: server.
+
+pub mod broker;

@@ -1,0 +1,3 @@
+//! Where are all decisions made? (the broker's parts)
+
+pub mod nodes;
