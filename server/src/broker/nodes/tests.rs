@@ -130,11 +130,18 @@ fn many_rows_match_as_few_do() {
     let node = |row: u32| {
         let mixed = row.wrapping_mul(2_654_435_761) >> 7;
         let facts = json!({
-            "two": if mixed % 2 == 0 { "x" } else { "y" }, "eight": mixed % 8, "many": format!("v{:03}", mixed % 400),
+            "two": if mixed.is_multiple_of(2) { "x" } else { "y" }, "eight": mixed % 8, "many": format!("v{:03}", mixed % 400),
             "unique": format!("0{row}-{mixed}"), "version": format!("{}.{}", mixed % 7, mixed % 13),
             "list": vec![mixed % 3, mixed % 5],
         });
-        Node::new(facts, if mixed % 3 == 0 { &["web"] } else { &[] })
+        Node::new(
+            facts,
+            if mixed.is_multiple_of(3) {
+                &["web"]
+            } else {
+                &[]
+            },
+        )
     };
     let nodes: Vec<Node> = (0..COUNT).map(node).collect();
     let mut index = Index::new();
