@@ -305,7 +305,8 @@ impl Config {
 
 /// The line of a key, for errors about settings together; the last line if it is not there.
 fn line_of(text: &str, key: &str) -> usize {
-    let is_key = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    let is_key =
+        |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
     text.lines().position(is_key).map_or_else(|| text.lines().count().max(1), |line| line + 1)
 }
 
@@ -432,9 +433,30 @@ mod tests {
     #[test]
     fn the_sample_shows_every_limit() {
         for key in [
-            "max-frame", "max-header", "max-headers", "login-time", "pending", "pending-per-address", "connections",
-            "connections-per-address", "subscriptions", "outbox", "in-flight", "logins", "login-queue", "gone-for",
-            "gone-most", "level", "format", "stomp", "plain", "certificate", "key", "ca", "state-dir", "control",
+            "max-frame",
+            "max-header",
+            "max-headers",
+            "login-time",
+            "pending",
+            "pending-per-address",
+            "connections",
+            "connections-per-address",
+            "subscriptions",
+            "outbox",
+            "in-flight",
+            "logins",
+            "login-queue",
+            "gone-for",
+            "gone-most",
+            "level",
+            "format",
+            "stomp",
+            "plain",
+            "certificate",
+            "key",
+            "ca",
+            "state-dir",
+            "control",
         ] {
             assert!(SAMPLE.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} = "))), "{key}");
         }
@@ -472,7 +494,9 @@ mod tests {
 
     #[test]
     fn sizes_are_bytes_or_binary_units() {
-        for (text, expected) in [("1MiB", Some(MIB)), ("16 KiB", Some(16 * KIB)), ("7", Some(7)), ("1MB", None), ("-1", None)] {
+        for (text, expected) in
+            [("1MiB", Some(MIB)), ("16 KiB", Some(16 * KIB)), ("7", Some(7)), ("1MB", None), ("-1", None)]
+        {
             assert_eq!(bytes(text), expected, "{text}");
         }
         assert_eq!(bytes("99999999999999GiB"), None);

@@ -59,7 +59,8 @@ pub fn load(path: &Path) -> Result<Arc<Policy>, LoadError> {
         return Err(unread(format!("it has more than {MAX_BYTES} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         unread(format!("line {line} is not UTF-8"))
     })?;
     let policy = Policy::parse(&text).map_err(|error| LoadError::Policy { file: path.to_owned(), error })?;
