@@ -92,6 +92,11 @@ impl Facts {
         Ok(Facts(Arc::new(value)))
     }
 
+    /// The value at a path, through objects only; a list is found whole.
+    pub fn get(&self, path: &Path) -> Option<&Value> {
+        path.segments().try_fold(self.as_value(), |value, name| value.as_object()?.get(name))
+    }
+
     /// The document as JSON, always an object.
     pub fn as_value(&self) -> &Value {
         &self.0
@@ -172,12 +177,13 @@ fn walk_members<'a>(
             continue;
         }
         names.push(name);
-        walk_value(value, names, visit);
+        walk_below(value, names, visit);
         names.pop();
     }
 }
 
-fn walk_value<'a>(
+/// [`walk`] for the value that stands at a path in a document; `names` is that path, and is left as it was.
+pub fn walk_below<'a>(
     value: &'a Value,
     names: &mut Vec<&'a str>,
     visit: &mut impl FnMut(&[&'a str], Leaf<'a>),
@@ -191,7 +197,7 @@ fn walk_value<'a>(
         Value::Array(elements) => {
             visit(names, Leaf::Present);
             for element in elements {
-                walk_value(element, names, visit);
+                walk_below(element, names, visit);
             }
         }
         leaf => {

@@ -211,7 +211,7 @@ fn connected(frame: Frame) -> Result<(Welcome, Option<Duration>, Option<Duration
     match frame.command {
         Command::Connected => {}
         Command::Error => return Err(refused(&frame)),
-        _ => return Err(SessionError::Frame(FrameError::UnknownCommand)),
+        _ => return Err(SessionError::Frame(FrameError::UnknownCommand(frame.command.as_str().to_owned()))),
     }
     let text = |name| frame.headers.get(name).map(str::to_owned);
     let welcome = Welcome { broker: text(header::BROKER).unwrap_or_default(), collective: text(header::COLLECTIVE) };

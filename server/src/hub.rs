@@ -2,7 +2,7 @@
 
 use crate::broker::event::{Event, Now};
 use crate::broker::note::{Note, Weight};
-use crate::broker::{Broker, Random};
+use crate::broker::Broker;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -90,7 +90,6 @@ impl Hub {
 async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock) {
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let mut bits = move || rng.next_u64();
-    let random: Random<'_> = &mut bits;
     loop {
         let next = match broker.next_deadline(clock.now()) {
             Some(at) => {
@@ -117,7 +116,7 @@ async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock) {
         match next {
             Some(Told::Event(event)) => {
                 let started = Instant::now();
-                broker.handle(event, clock.now(), random);
+                broker.handle(event, clock.now(), &mut bits);
                 let took = started.elapsed();
                 if took > SLOW {
                     tracing::debug!(us = took.as_micros() as u64, "an event took longer than 2 ms");

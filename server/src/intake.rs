@@ -118,7 +118,7 @@ impl Intake {
             nodes: nodes(headers)?,
             expires_within: expires_within(headers, unix)?,
             headers: headers.iter().filter(|(name, _)| !CONSUMED.contains(name)).collect(),
-            body: frame.body.clone(),
+            body: detached(&frame.body),
             destination,
             reply_to,
             request,
@@ -168,14 +168,15 @@ impl Intake {
         }
         let bad = |e: muster_protocol::facts::FactsError| Refusal::new(Code::BadFacts, e.to_string());
         let stated = required(&frame.headers, header::HASH)?;
-        let document = match frame.headers.get(header::BASE) {
-            None => NodeDocument::parse(&frame.body).map_err(bad)?,
+        let (document, before) = match frame.headers.get(header::BASE) {
+            None => (NodeDocument::parse(&frame.body).map_err(bad)?, None),
             Some(base) => {
                 let stale = || Refusal::new(Code::StaleBase, "muster-base: not the document that the broker has; send the whole");
-                let (json, _) = self.document.as_ref().filter(|(_, hash)| hash == base).ok_or_else(stale)?;
+                let (json, hash) = self.document.as_ref().filter(|(_, hash)| hash == base).ok_or_else(stale)?;
                 let patch = serde_json::from_slice(&frame.body)
                     .map_err(|e| Refusal::new(Code::BadFacts, format!("the merge patch is not JSON: {e}")))?;
-                NodeDocument::parse(json).and_then(|old| old.merge_patch(&patch)).map_err(bad)?
+                let before = NodeDocument::parse(json).map_err(bad)?;
+                (before.merge_patch(&patch).map_err(bad)?, Some((before, hash.clone())))
             }
         };
         let json = Bytes::from(serde_json::to_vec(&document.to_value()).unwrap_or_default());
@@ -186,8 +187,13 @@ impl Intake {
             return Err(Refusal::new(code, format!("muster-hash: the document hashes to {hash}; send the whole")));
         }
         self.document = Some((json.clone(), hash.clone()));
-        Ok(Registration { document: Arc::new(document), json, hash })
+        Ok(Registration { document: Arc::new(document), before, json, hash })
     }
+}
+
+/// A body of its own: a slice would keep the whole read buffer alive for as long as one slow session holds the message.
+fn detached(body: &Bytes) -> Bytes {
+    if body.len() < 4096 { Bytes::copy_from_slice(body) } else { body.clone() }
 }
 
 /// Headers that only a broker sets, that belong to CONNECT, or that nobody knows: a misspelt guard must not pass for none.

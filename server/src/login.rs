@@ -92,7 +92,7 @@ impl Logins {
         let claim = claim(headers, self.clock.now().unix);
         let policy = self.policy.borrow().clone();
         let user = policy.user(&claim.user).cloned();
-        let phc = user.as_ref().map(|user| user.password_hash().to_owned());
+        let phc = user.as_ref().map(|user| user.password.as_str().to_owned());
         let mark = self.mark(&claim, phc.as_deref());
         let now = self.clock.now();
         // Whoever may not log in takes the slow path even with the right password: a quick answer would tell.
@@ -215,11 +215,8 @@ fn hello(headers: &Headers, unix: u64) -> Result<NodeHello, ()> {
 /// What speaks against this login beside the password.
 fn weigh(user: Option<&User>, claim: &Claim, peer: SocketAddr, unix: u64) -> Option<&'static str> {
     let user = user?;
-    if !user.may_log_in(unix / 1000) {
-        return Some("user disabled or expired");
-    }
-    if !user.may_come_from(peer.ip()) {
-        return Some("address not among the user's networks");
+    if let Some(reason) = user.barred(peer.ip(), unix / 1000) {
+        return Some(reason);
     }
     match (&claim.node, user.kind) {
         (Some(Ok(_)), Kind::Agent) | (None, Kind::Operator | Kind::Service) => None,
@@ -260,6 +257,7 @@ struct Places {
 }
 
 /// A place in the pool; dropping it hands it to the newest who waits.
+#[derive(Debug)]
 struct Permit {
     pool: Pool,
     reserve: bool,

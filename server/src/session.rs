@@ -57,9 +57,12 @@ where
     let mut reader = Reader { read, buffer: BytesMut::new(), decoder: Decoder::new(Limits::PRE_AUTH) };
     let mut writer = Writer { write, version: Version::V1_0, out: BytesMut::new(), broker: shared.name.clone(), session: id };
     let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, peer, &shared)).await;
-    drop(admitted);
+    // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
     let (accepted, beats) = match login {
-        Ok(Ok(login)) => login,
+        Ok(Ok(login)) => {
+            drop(admitted);
+            login
+        }
         Ok(Err(LoginEnd::Silent)) => return,
         Ok(Err(LoginEnd::Rejected(version, rejected))) => {
             tracing::warn!(target: "muster::login", peer = %peer.ip(), code = %rejected.refusal.code, reason = rejected.reason, "login refused");
@@ -153,7 +156,7 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
     let opened = Opened {
         session: id,
         user: accepted.user.name.to_string(),
-        password_hash: accepted.user.password_hash().to_owned(),
+        password_hash: accepted.user.password.as_str().to_owned(),
         node: accepted.node,
         peer,
         outbox,

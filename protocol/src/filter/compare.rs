@@ -168,11 +168,13 @@ pub(crate) fn is_bare_value(c: char) -> bool {
 ///
 /// Versions compare piece by piece, as package managers do it: runs of digits as numbers (leading zeros count for
 /// nothing), runs of letters as text and below any number, more pieces above fewer (`7.10` < `7.10.2`), `~` below
-/// everything (`1.0~rc1` < `1.0`). Separators decide only when all else is equal.
+/// everything (`1.0~rc1` < `1.0`). Separators decide only when all else is equal, so that two versions are the same
+/// if and only if their [`normal_form`] is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     pieces: Box<[Piece]>,
-    separators: Box<str>,
+    /// The text without leading zeros.
+    normal: Box<str>,
 }
 
 /// The order of the variants is the order of the pieces.
@@ -198,7 +200,7 @@ impl Version {
         if !begins_with_digit || text.len() > Version::MAX_BYTES || !text.bytes().all(permitted) {
             return None;
         }
-        let (mut pieces, mut separators, mut rest) = (Vec::new(), String::new(), text);
+        let (mut pieces, mut normal, mut rest) = (Vec::new(), String::new(), text);
         while let Some(first) = rest.chars().next() {
             let run = |of: fn(&char) -> bool| rest.chars().take_while(of).count().max(1);
             let length = match first {
@@ -210,20 +212,36 @@ impl Version {
             match first {
                 '0'..='9' => {
                     let digits = piece.trim_start_matches('0');
+                    normal.push_str(if digits.is_empty() { "0" } else { digits });
                     pieces.push(Piece::Digits(digits.len(), digits.into()));
                 }
-                '~' => pieces.push(Piece::Tilde),
-                c if c.is_ascii_alphabetic() => pieces.push(Piece::Letters(piece.into())),
-                c => separators.push(c),
+                '~' => {
+                    normal.push('~');
+                    pieces.push(Piece::Tilde);
+                }
+                c if c.is_ascii_alphabetic() => {
+                    normal.push_str(piece);
+                    pieces.push(Piece::Letters(piece.into()));
+                }
+                c => normal.push(c),
             }
             rest = &rest[length..];
         }
         pieces.push(Piece::End);
         Some(Version {
             pieces: pieces.into(),
-            separators: separators.into(),
+            normal: normal.into(),
         })
     }
+}
+
+/// One spelling for all texts that compare as equal: integers without sign and zeros in front, versions without
+/// zeros in front of their numbers. `None` for a text that is neither, which is equal to itself only.
+pub fn normal_form(text: &str) -> Option<String> {
+    if let Some(integer) = Number::parse_integer(text) {
+        return Some(integer.to_string());
+    }
+    Version::parse(text).map(|version| version.normal.into())
 }
 
 #[cfg(test)]
@@ -263,6 +281,22 @@ mod tests {
     }
 
     #[test]
+    fn equal_texts_have_one_normal_form() {
+        for (a, b) in [
+            ("007", "7"),
+            ("+7", "7"),
+            ("-0", "0"),
+            ("22.04", "22.4"),
+            ("1.00", "1.0"),
+        ] {
+            assert_eq!(normal_form(a), normal_form(b), "{a} {b}");
+            let equal = Literal::new(b).compare(ScalarRef::Text(a));
+            assert_eq!(equal, Comparison::Ordered(Ordering::Equal), "{a} {b}");
+        }
+        assert_eq!(normal_form("web"), None);
+    }
+
+    #[test]
     fn long_digits_stay_text() {
         let serial = Literal::new("12345678901234567890123");
         assert_eq!(
@@ -280,6 +314,7 @@ mod tests {
         fn versions_have_a_total_order(a in "[0-9][0-9a-b.~-]{0,5}", b in "[0-9][0-9a-b.~-]{0,5}", c in "[0-9][0-9a-b.~-]{0,5}") {
             let (a, b, c) = (version(&a), version(&b), version(&c));
             prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+            prop_assert_eq!(a == b, a.normal == b.normal);
             if a <= b && b <= c {
                 prop_assert!(a <= c);
             }

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::facts::{Path, PathPattern, ScalarRef};
 
-pub use compare::{Comparison, Literal, Op, Version};
+pub use compare::{Comparison, Literal, Op, Version, normal_form};
 pub use explain::Explanation;
 pub use parse::FilterError;
 

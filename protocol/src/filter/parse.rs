@@ -13,7 +13,7 @@ use super::{
 };
 use crate::facts::{KEYWORDS, Path, scan_quoted};
 
-/// Compiled size of one regular expression, in bytes: `\w{20}` fits, a bomb does not.
+/// Compiled size of one regular expression, in bytes: `\w{10}` fits, a bomb does not.
 const MAX_REGEX_BYTES: usize = 512 * 1024;
 /// Nesting inside a regular expression.
 const MAX_REGEX_DEPTH: u32 = 32;

@@ -240,6 +240,8 @@ pub enum Answer {
 pub struct Registration {
     /// The whole document.
     pub document: Arc<NodeDocument>,
+    /// For a delta: the document that it builds on, and its hash.
+    pub before: Option<(NodeDocument, String)>,
     /// Its canonical JSON, kept instead of the tree.
     pub json: Bytes,
     /// Its hash.

@@ -25,7 +25,7 @@ use note::{Note, Weight};
 use outbox::Item;
 use queues::Queues;
 use requests::Requests;
-use send::Fanout;
+use send::{Announced, Fanout};
 use sessions::{Session, Sessions, Subscription};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -164,7 +164,7 @@ impl Broker {
     fn open(&mut self, opened: Opened, now: Now) {
         let Opened { session, user: name, password_hash, node, peer, outbox } = opened;
         // The password was checked against some recent policy; only the one in force decides.
-        let user = self.access.user(&name).filter(|user| user.password_hash() == password_hash && user.may_log_in(now.unix / 1000));
+        let user = self.access.user(&name).filter(|user| user.password.as_str() == password_hash && user.barred(peer.ip(), now.unix / 1000).is_none());
         let Some(user) = user.cloned() else {
             let refusal = Refusal::new(Code::AuthFailed, "the policy changed during the login; log in again");
             outbox.close(Some(refusal), true);
@@ -183,7 +183,7 @@ impl Broker {
                 self.counters.moved += 1;
                 self.close(older, Some(Refusal::new(Code::Moved, text)), "moved", now);
             }
-            row = Some(self.nodes.connect(hello, session, &user.name, &user.collective, now));
+            row = Some(self.nodes.connect(hello, session, &user, now));
         }
         let collective = row.is_some().then(|| user.collective.clone());
         // A fresh outbox has room for its first item.
@@ -387,8 +387,8 @@ impl Broker {
         if let Some(row) = session.row {
             self.lose(row, reason, now);
             let policy = self.access.clone();
-            if let Some((node, Some(effective))) = self.nodes.disconnect(row, reason, &policy, now) {
-                self.announce("gone", &node, &effective, Some(reason), now);
+            if let Some((node, Some(whole))) = self.nodes.disconnect(row, reason, &policy, now) {
+                self.announce("gone", &Announced { id: node.id, collective: node.collective, whole }, Some(reason), now);
             }
         }
     }
@@ -402,11 +402,10 @@ impl Broker {
             let Some(session) = self.sessions.get_mut(id) else { continue };
             let same = |new: &&Arc<access::User>| {
                 let old = &session.user;
-                new.password_hash() == old.password_hash()
+                new.password == old.password
                     && new.kind == old.kind
                     && new.collective == old.collective
-                    && new.may_log_in(now.unix / 1000)
-                    && new.may_come_from(session.peer.ip())
+                    && new.barred(session.peer.ip(), now.unix / 1000).is_none()
             };
             match self.access.user(&session.user.name).filter(same) {
                 None => over.push((id, "the user was removed, disabled or changed; log in again if it still exists".to_owned())),
@@ -454,6 +453,10 @@ impl Broker {
 
     /// Whether a topic lies in a targeted collective.
     fn is_targeted(&self, destination: &Destination) -> bool {
-        destination.segments().next().is_some_and(|first| self.access.is_targeted(first))
+        let first = destination.segments().next();
+        self.access.collectives().iter().any(|collective| collective.targeted && first == Some(collective.name.as_str()))
     }
 }
+
+#[cfg(test)]
+mod tests;

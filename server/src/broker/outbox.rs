@@ -199,12 +199,12 @@ fn wake(mut ring: MutexGuard<'_, Ring>) {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(super) mod tests {
     use super::*;
     use muster_protocol::error::Code;
 
     /// Everything that waits, as a session would take it.
-    pub(crate) fn drain(reader: &OutboxReader, now: u64) -> Vec<Item> {
+    pub(in crate::broker) fn drain(reader: &OutboxReader, now: u64) -> Vec<Item> {
         let mut items = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
         while reader.poll_take(&mut context, now, usize::MAX, &mut items).is_ready() {}

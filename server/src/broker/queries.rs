@@ -1,14 +1,15 @@
 //! What does the broker answer by itself? Facts, find, report, node, cancel, explain: no agent is asked.
 
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
-use super::nodes::{Departed, Node, shown};
+use super::nodes::{Departed, Node, Whole, shown};
+use super::send::Announced;
 use super::note::{Note, Weight};
 use super::send::{event_headers, json_bytes};
 use super::{Broker, Session};
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::facts::Path;
-use muster_protocol::filter::Filter;
+use muster_protocol::facts::{NodeDocument, Path};
+use muster_protocol::filter::{Document, Filter};
 use muster_protocol::message::{NodeId, RequestId, header};
 use muster_protocol::request::{
     CancelAnswer, Event, FindAnswer, FoundNode, Gone, GoneNode, NodeAnswer, Registered, ReportAnswer, ValueCount,
@@ -66,17 +67,18 @@ impl Broker {
         };
         let policy = self.access.clone();
         let before = self.nodes.get(row).and_then(Node::hash).map(str::to_owned);
-        let Some((first, effective)) = self.nodes.register(row, &registration, &policy) else { return Ok(1) };
+        let registered = self.nodes.register(row, &registration, &policy);
+        let Some((first, effective)) = registered.map_err(|e| Refusal::new(Code::BadFacts, e.to_string()))? else { return Ok(1) };
         let user = self.sessions.get(asker.session).map(|s| s.user.clone());
         let asserted = user.map_or(Value::Null, |user| user.facts.clone());
         self.say_registered(&asker.queue, &registration.hash, asserted, now);
-        if first || before.as_deref() != Some(registration.hash.as_str()) {
+        if before.as_deref() != Some(registration.hash.as_str()) {
             let Some(node) = self.nodes.get(row) else { return Ok(1) };
-            let id = node.id;
+            let whole = Whole { document: NodeDocument::clone(&registration.document), effective };
+            let node = Announced { id: node.id, collective: node.collective.clone(), whole };
             let what = if first { "registered" } else { "changed" };
-            // The node is lent out only while its subscribers are told; announcing changes no row.
-            self.announce_row(what, row, &effective, now);
-            self.note(Note::new(Weight::Detail, "facts accepted").with("node", id).with("event", what));
+            self.announce(what, &node, None, now);
+            self.note(Note::new(Weight::Detail, "facts accepted").with("node", node.id).with("event", what));
         }
         // A document costs about as much as a slice of deliveries.
         Ok(64)
@@ -131,7 +133,7 @@ impl Broker {
             rows &= self.nodes.with_module(module);
         }
         if let Some(only) = only {
-            rows &= only.iter().filter_map(|id| self.nodes.row(id)).collect();
+            rows &= only.iter().filter_map(|id| self.nodes.row(id)).collect::<roaring::RoaringBitmap>();
         }
         let count = rows.len();
         let hidden = self.access.hidden(&session.user);
@@ -158,7 +160,7 @@ impl Broker {
 
     fn facts_of(&self, row: u32, paths: &[Path], hides: impl Fn(&Path) -> bool) -> Map<String, Value> {
         let Some(whole) = self.nodes.whole(row, &self.access) else { return Map::new() };
-        let value = |path: &Path| path.lookup(&whole.effective).filter(|_| !hides(path)).cloned();
+        let value = |path: &Path| whole.effective.get(path).filter(|_| !hides(path)).cloned();
         paths.iter().filter_map(|path| Some((path.to_string(), value(path)?))).collect()
     }
 
@@ -167,10 +169,11 @@ impl Broker {
         let filter = self.visible(session, target)?;
         self.refuse_hidden_path(session, fact)?;
         let rows = self.nodes.matching(filter, session.user.scope.as_ref());
-        let (mut values, missing) = self.nodes.index().report(fact, &rows);
-        values.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        let more = values.len().saturating_sub(limit) as u64;
-        let values = values.into_iter().take(limit).map(|(value, count)| ValueCount { value: value.to_json(), count }).collect();
+        let report = self.nodes.index().report(fact, &rows);
+        let more = report.values.len().saturating_sub(limit) as u64;
+        let values = report.values.into_iter().take(limit);
+        let values = values.map(|(value, count)| ValueCount { value: serde_json::to_value(value).unwrap_or_default(), count }).collect();
+        let missing = report.missing + report.without_value;
         self.reply_with(asker, &ReportAnswer { count: rows.len(), values, missing, more }, now);
         Ok(256)
     }
@@ -193,7 +196,7 @@ impl Broker {
         };
         // A node outside the scope, or one whose facts are not known yet, must look like none to a scoped user.
         let scope = session.user.scope.as_ref();
-        let inside = |scope: &Filter| whole.as_ref().is_some_and(|w| scope.matches(&w.effective, &w.document.classes));
+        let inside = |scope: &Filter| whole.as_ref().is_some_and(|w| scope.matches(w.effective.as_value(), &w.document.classes));
         if !scope.is_none_or(inside) {
             return Err(unknown(id));
         }
@@ -217,10 +220,11 @@ impl Broker {
         };
         if let Some(whole) = whole {
             if let Some(filter) = explain {
-                answer.explanation = serde_json::to_value(filter.explain_value(&whole.effective, &whole.document.classes)).ok();
+                let subject = Document::new(whole.effective.as_value(), &whole.document.classes);
+                answer.explanation = serde_json::to_value(filter.explain(&subject)).ok();
             }
-            answer.facts = hidden.redact(&whole.effective);
-            answer.asserted = self.access.asserted().map(ToString::to_string).collect();
+            answer.facts = hidden.redact(whole.effective.as_value());
+            answer.asserted = self.access.asserted().map(str::to_owned).collect();
             answer.classes = whole.document.classes.iter().cloned().collect();
             answer.modules = whole.document.modules.clone();
         }

@@ -2,7 +2,7 @@
 
 use super::access::{GroupSet, Right, User};
 use super::event::{Answer, Now, Purpose, Sent, SessionId, Target, Terms};
-use super::nodes::{Generation, Node, shown};
+use super::nodes::{Generation, Node, Whole, shown};
 use super::note::{Note, Weight};
 use super::outbox::Message;
 use super::requests::{Asked, Key};
@@ -13,7 +13,7 @@ use muster_protocol::destination::{Destination, Kind};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::filter::Filter;
 use muster_protocol::frame::Headers;
-use muster_protocol::message::{RequestId, TARGET_ALL, header};
+use muster_protocol::message::{NodeId, RequestId, TARGET_ALL, header};
 use muster_protocol::request::{Accepted, Done, Event, NodeRef, Outcome, State};
 use roaring::RoaringBitmap;
 use serde::Serialize;
@@ -40,6 +40,13 @@ enum Targets {
     Subscribers(std::vec::IntoIter<SessionId>),
     /// Rows as they were frozen, for a message with a target.
     Rows { rows: std::vec::IntoIter<u32>, frozen: Generation, request: Option<(Key, u64)>, dry_run: bool },
+}
+
+/// A node whose coming, going or change is told.
+pub(super) struct Announced {
+    pub(super) id: NodeId,
+    pub(super) collective: Arc<str>,
+    pub(super) whole: Whole,
 }
 
 /// Who gets a message with a target, and the filter that says so.
@@ -138,7 +145,7 @@ impl Broker {
             rows &= nodes.iter().filter_map(|id| self.nodes.row(id)).collect::<RoaringBitmap>();
         }
         let collective = sent.destination.segments().next().unwrap_or_default().to_owned();
-        if self.access.collectives().count() > 1 {
+        if self.access.collectives().len() > 1 {
             rows = rows.into_iter().filter(|row| self.nodes.get(*row).is_some_and(|n| *n.collective == *collective)).collect();
         }
         let filter = match (target, &user.scope) {
@@ -222,37 +229,37 @@ impl Broker {
 
     /// One slice of a fan-out: what it cost, and what is left.
     pub(super) fn deliver_slice(&mut self, mut fanout: Fanout, now: Now) -> (usize, Option<Fanout>) {
-        let left = match &mut fanout.targets {
+        let (cost, is_over) = match &mut fanout.targets {
             Targets::Subscribers(sessions) => {
                 let slice: Vec<SessionId> = sessions.by_ref().take(SLICE).collect();
-                let left = sessions.len() > 0;
+                let is_over = sessions.len() == 0;
+                let permit = Permit::Topic { destination: &fanout.destination, readers: &fanout.readers };
                 for to in &slice {
-                    let permit = Permit::Topic { destination: &fanout.destination, readers: &fanout.readers };
                     if self.sessions.deliver(*to, &fanout.message, permit, now.tick) == Delivery::Full {
                         self.close_slow(*to, now);
                     }
                 }
-                return (slice.len(), left.then_some(fanout));
+                (slice.len(), is_over)
             }
             Targets::Rows { rows, frozen, request, dry_run } => {
                 let slice: Vec<u32> = rows.by_ref().take(SLICE).collect();
-                let (left, frozen, request, dry_run) = (rows.len() > 0, *frozen, *request, *dry_run);
+                let (is_over, frozen, request, dry_run) = (rows.len() == 0, *frozen, *request, *dry_run);
                 if let Some((key, count)) = request.filter(|_| !slice.is_empty()) {
-                    self.accepted(key, count, &slice, left, now);
+                    self.accepted(key, count, &slice, !is_over, now);
                 }
                 if !dry_run {
                     for row in &slice {
                         self.deliver_row(*row, &fanout, frozen, request.map(|(key, _)| key), now);
                     }
                 }
-                if let Some((key, _)) = request.filter(|_| !left) {
+                if let Some((key, _)) = request.filter(|_| is_over) {
                     self.requests.delivered(key);
                     self.finish(key, now);
                 }
-                (slice.len(), left)
+                (slice.len(), is_over)
             }
         };
-        (left.0, left.1.then_some(fanout))
+        (cost, (!is_over).then_some(fanout))
     }
 
     fn deliver_row(&mut self, row: u32, fanout: &Fanout, frozen: Generation, request: Option<Key>, now: Now) {
@@ -477,17 +484,20 @@ impl Broker {
     }
 
     /// Tells the subscribers of `COLLECTIVE.registration`, each as its scope and hidden facts allow.
-    pub(super) fn announce(&mut self, what: &str, node: &Node, effective: &serde_json::Value, reason: Option<&str>, now: Now) {
+    pub(super) fn announce(&mut self, what: &str, node: &Announced, reason: Option<&str>, now: Now) {
         let Ok(destination) = Destination::parse(&format!("/topic/{}.registration", node.collective)) else { return };
         let readers = self.access.granted(Right::Read, &destination);
         for to in self.subscriptions.of(&destination) {
             let Some(user) = self.sessions.get(to).map(|s| s.user.clone()) else { continue };
+            let (facts, classes) = (&node.whole.effective, &node.whole.document.classes);
             // An event is about one node: it is shown only where a find would show that node.
-            if user.scope.as_ref().is_some_and(|scope| !scope.matches_value(effective)) {
+            if user.scope.as_ref().is_some_and(|scope| !scope.matches(facts.as_value(), classes)) {
                 continue;
             }
             let hidden = self.access.hidden(&user);
-            let display = shown(node.display(), |path| hidden.hides(path));
+            let paths = self.access.display().iter().filter(|path| !hidden.hides(path));
+            let display: serde_json::Map<String, serde_json::Value> =
+                paths.filter_map(|path| Some((path.to_string(), facts.get(path)?.clone()))).collect();
             let body = serde_json::json!({ "event": what, "node": node.id, "display": display, "reason": reason });
             let mut headers = Headers::new();
             headers.push(header::ORIGIN, &self.settings.name);

@@ -3,11 +3,12 @@
 //! Presence is the authenticated session: a row lives exactly as long as one. A row number is used again, so whatever was frozen
 //! carries the generation of that moment, and a node that was born later is never taken for its predecessor.
 
-use super::index::Index;
-use crate::broker::access::Policy;
+use super::index::{Described, Index};
+use super::rows::Row;
+use crate::broker::access::{Policy, User};
 use crate::broker::event::{NodeHello, Now, Registration, SessionId};
 use bytes::Bytes;
-use muster_protocol::facts::{NodeDocument, Path};
+use muster_protocol::facts::{Facts, FactsError, NodeDocument, Path};
 use muster_protocol::filter::Filter;
 use muster_protocol::message::NodeId;
 use roaring::RoaringBitmap;
@@ -29,7 +30,7 @@ pub struct Node {
     /// Its session number: a higher one takes over.
     pub number: u64,
     /// The user that its agent logged in as.
-    pub user: Arc<str>,
+    pub user: Arc<User>,
     /// Its collective.
     pub collective: Arc<str>,
     /// Connected since, Unix ms.
@@ -53,7 +54,7 @@ pub struct Departed {
     pub at: u64,
     /// Why.
     pub reason: String,
-    user: Arc<str>,
+    user: Arc<User>,
     clock_skew: i64,
     forget_at: u64,
     document: Document,
@@ -100,7 +101,7 @@ pub struct Whole {
     /// As reported.
     pub document: NodeDocument,
     /// Asserted and observed over reported.
-    pub effective: Value,
+    pub effective: Facts,
 }
 
 impl Nodes {
@@ -124,15 +125,15 @@ impl Nodes {
     }
 
     /// A node has logged in; it is `registering` until its first document is accepted. The caller has closed an older session of it.
-    pub fn connect(&mut self, hello: NodeHello, session: SessionId, user: &str, collective: &str, now: Now) -> u32 {
+    pub fn connect(&mut self, hello: NodeHello, session: SessionId, user: &Arc<User>, now: Now) -> u32 {
         let row = self.free.pop().unwrap_or(self.rows.len() as u32);
         self.births += 1;
         let node = Node {
             id: hello.id,
             session,
             number: hello.number,
-            user: user.into(),
-            collective: collective.into(),
+            user: user.clone(),
+            collective: user.collective.as_str().into(),
             since: now.unix,
             born: Generation(self.births),
             clock_skew: hello.clock_skew,
@@ -148,30 +149,35 @@ impl Nodes {
         row
     }
 
-    /// Takes a whole document; whether it is the node's first, and its effective facts.
-    pub fn register(&mut self, row: u32, registration: &Registration, policy: &Policy) -> Option<(bool, Value)> {
-        let node = self.rows.get(row as usize)?.as_ref()?;
-        let reported = registration.document.facts.as_value();
-        let effective = effective(policy, &self.broker, &node.user, reported, node.since, node.clock_skew);
+    /// Takes a whole document; whether it is the node's first, and its effective facts. An error: they pass a limit, and the old ones stay.
+    pub fn register(&mut self, row: u32, registration: &Registration, policy: &Policy) -> Result<Option<(bool, Facts)>, FactsError> {
+        let Some(node) = self.rows.get(row as usize).and_then(Option::as_ref) else { return Ok(None) };
+        let view = |document: &NodeDocument| effective(policy, &self.broker, &node.user, &document.facts, node.since, node.clock_skew);
+        let facts = view(&registration.document)?;
+        let after = described(&facts, &registration.document);
+        let old = node.document.as_ref();
+        // What is indexed was made of the document before under this same policy: only what differs need be looked at.
+        let before = registration.before.as_ref().filter(|(_, hash)| old.is_some_and(|old| old.hash == *hash));
+        match before {
+            Some((before, _)) => self.index.update(Row(row), described(&view(before)?, before), after),
+            None => self.index.insert(Row(row), after),
+        }
         let id = node.id;
-        self.index.set(row, &effective, &registration.document.classes, registration.document.modules.keys());
-        let node = self.rows.get_mut(row as usize)?.as_mut()?;
-        let display = display(policy, &effective);
-        let document = Document { json: registration.json.clone(), hash: registration.hash.clone(), display };
-        let first = node.document.replace(document).is_none();
+        let document = Document { json: registration.json.clone(), hash: registration.hash.clone(), display: display(policy, &facts) };
+        let first = self.rows[row as usize].as_mut().is_some_and(|node| node.document.replace(document).is_none());
         if first {
             self.registering -= 1;
             self.forget_gone(id);
         }
-        Some((first, effective))
+        Ok(Some((first, facts)))
     }
 
     /// The node's session has ended; its effective facts if it had registered.
-    pub fn disconnect(&mut self, row: u32, reason: &str, policy: &Policy, now: Now) -> Option<(Node, Option<Value>)> {
+    pub fn disconnect(&mut self, row: u32, reason: &str, policy: &Policy, now: Now) -> Option<(Node, Option<Whole>)> {
         let mut node = self.rows.get_mut(row as usize)?.take()?;
         self.free.push(row);
         self.by_id.remove(&node.id);
-        self.index.remove(row);
+        self.index.remove(Row(row));
         let Some(document) = node.document.take() else {
             self.registering -= 1;
             return Some((node, None));
@@ -179,7 +185,7 @@ impl Nodes {
         let whole = whole(policy, &self.broker, &node.user, &document.json, node.since, node.clock_skew)?;
         self.forget_gone(node.id);
         if self.memory.gone_most == 0 {
-            return Some((node, Some(whole.effective)));
+            return Some((node, Some(whole)));
         }
         while self.gone.len() >= self.memory.gone_most {
             let Some((_, oldest)) = self.gone_order.pop_front() else { break };
@@ -187,7 +193,7 @@ impl Nodes {
         }
         self.gone_last = self.gone_last.wrapping_add(1);
         let row = self.gone_last;
-        self.gone_index.set(row, &whole.effective, &whole.document.classes, whole.document.modules.keys());
+        self.gone_index.insert(Row(row), described(&whole.effective, &whole.document));
         let forget_at = now.tick.saturating_add(self.memory.gone_for);
         self.gone_order.push_back((forget_at, row));
         self.gone_rows.insert(node.id, row);
@@ -203,7 +209,7 @@ impl Nodes {
             document,
         };
         self.gone.insert(row, departed);
-        Some((node, Some(whole.effective)))
+        Some((node, Some(whole)))
     }
 
     /// Forgets those that have been gone for long enough.
@@ -221,24 +227,33 @@ impl Nodes {
         self.gone_order.front().map(|(at, _)| *at)
     }
 
-    /// Computes all effective and display facts anew under another policy; the rows whose facts changed what they assert.
+    /// Computes all effective and display facts anew under another policy. What passes a limit now is found by nobody until it changes.
     pub fn apply(&mut self, policy: &Policy) {
-        for row in 0..self.rows.len() {
-            let Some(node) = &self.rows[row] else { continue };
-            let Some(document) = &node.document else { continue };
-            let Some(whole) = whole(policy, &self.broker, &node.user, &document.json, node.since, node.clock_skew) else {
-                continue;
-            };
-            self.index.set(row as u32, &whole.effective, &whole.document.classes, whole.document.modules.keys());
-            if let Some(document) = self.rows[row].as_mut().and_then(|node| node.document.as_mut()) {
-                document.display = display(policy, &whole.effective);
+        for (row, node) in self.rows.iter_mut().enumerate() {
+            let Some(node) = node else { continue };
+            if let Some(user) = policy.user(&node.user.name) {
+                node.user = user.clone();
+            }
+            let Some(document) = &mut node.document else { continue };
+            match whole(policy, &self.broker, &node.user, &document.json, node.since, node.clock_skew) {
+                Some(whole) => {
+                    self.index.insert(Row(row as u32), described(&whole.effective, &whole.document));
+                    document.display = display(policy, &whole.effective);
+                }
+                None => self.index.remove(Row(row as u32)),
             }
         }
         for (row, gone) in &mut self.gone {
-            let json = &gone.document.json;
-            let Some(whole) = whole(policy, &self.broker, &gone.user, json, gone.since, gone.clock_skew) else { continue };
-            self.gone_index.set(*row, &whole.effective, &whole.document.classes, whole.document.modules.keys());
-            gone.document.display = display(policy, &whole.effective);
+            if let Some(user) = policy.user(&gone.user.name) {
+                gone.user = user.clone();
+            }
+            match whole(policy, &self.broker, &gone.user, &gone.document.json, gone.since, gone.clock_skew) {
+                Some(whole) => {
+                    self.gone_index.insert(Row(*row), described(&whole.effective, &whole.document));
+                    gone.document.display = display(policy, &whole.effective);
+                }
+                None => self.gone_index.remove(Row(*row)),
+            }
         }
     }
 
@@ -325,7 +340,7 @@ impl Nodes {
     fn drop_gone(&mut self, row: u32) {
         if let Some(gone) = self.gone.remove(&row) {
             self.gone_rows.remove(&gone.id);
-            self.gone_index.remove(row);
+            self.gone_index.remove(Row(row));
         }
     }
 }
@@ -367,17 +382,21 @@ fn matching(index: &Index, target: Option<&Filter>, scope: Option<&Filter>) -> R
     }
 }
 
-fn effective(policy: &Policy, broker: &str, user: &str, reported: &Value, since: u64, clock_skew: i64) -> Value {
+fn effective(policy: &Policy, broker: &str, user: &User, reported: &Facts, since: u64, clock_skew: i64) -> Result<Facts, FactsError> {
     let observed = json!({ "name": broker, "connected_since": since / 1000, "clock_skew": clock_skew });
-    policy.effective(user, reported, &observed)
+    Facts::from_value(policy.effective(user, reported.as_value(), &observed))
 }
 
-fn whole(policy: &Policy, broker: &str, user: &str, json: &[u8], since: u64, clock_skew: i64) -> Option<Whole> {
+fn whole(policy: &Policy, broker: &str, user: &User, json: &[u8], since: u64, clock_skew: i64) -> Option<Whole> {
     let document = NodeDocument::parse(json).ok()?;
-    let effective = effective(policy, broker, user, document.facts.as_value(), since, clock_skew);
+    let effective = effective(policy, broker, user, &document.facts, since, clock_skew).ok()?;
     Some(Whole { document, effective })
 }
 
-fn display(policy: &Policy, effective: &Value) -> Vec<(Path, Value)> {
-    policy.display().iter().filter_map(|path| Some((path.clone(), path.lookup(effective)?.clone()))).collect()
+fn described<'a>(effective: &'a Facts, document: &'a NodeDocument) -> Described<'a> {
+    Described { facts: effective, classes: &document.classes, modules: &document.modules }
+}
+
+fn display(policy: &Policy, effective: &Facts) -> Vec<(Path, Value)> {
+    policy.display().iter().filter_map(|path| Some((path.clone(), effective.get(path)?.clone()))).collect()
 }

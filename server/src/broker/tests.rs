@@ -1,0 +1,580 @@
+//! The broker as a value: frames in, items out, time by hand.
+
+use super::access::Policy;
+use super::event::{Event, NodeHello, Now, Opened, SessionId, Ticket};
+use super::nodes::Memory;
+use super::outbox::{Item, OutboxReader, outbox};
+use super::{Broker, Settings};
+use crate::intake::Intake;
+use muster_protocol::error::Code;
+use muster_protocol::facts::NodeDocument;
+use muster_protocol::frame::{Command, Frame, Version};
+use muster_protocol::message::{NodeId, NodeKey};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$7HqG0VZ1c5mTn5rTzxS8mGv5Q5b6X1mM9pV0q2m5m0Q";
+
+const POLICY: &str = r#"
+asserted = ["customer", "datacenter"]
+display = ["customer", "os.family", "hostname"]
+[[collective]]
+name = "prod"
+[users.noc]
+kind = "operator"
+password = "PHC"
+groups = ["noc"]
+[users.acme]
+kind = "operator"
+password = "PHC"
+groups = ["noc-acme"]
+[users.node-acme]
+kind = "agent"
+password = "PHC"
+groups = ["agents"]
+facts = { customer = "acmeinc", datacenter = "a" }
+[users.node-globex]
+kind = "agent"
+password = "PHC"
+groups = ["agents"]
+facts = { customer = "globex", datacenter = "b" }
+[groups.noc]
+all = true
+[groups.noc-acme]
+scope = "customer=acmeinc"
+[groups.agents]
+[[acl]]
+destination = "/topic/prod.*.*"
+read = ["agents"]
+write = ["noc", "noc-acme"]
+[[acl]]
+destination = "/topic/prod.registration"
+read = ["noc", "noc-acme"]
+[[acl]]
+destination = "/topic/news.>"
+read = ["noc", "noc-acme"]
+write = ["noc"]
+[[acl]]
+destination = "/muster/>"
+write = ["noc", "noc-acme"]
+[[acl]]
+destination = "/muster/facts"
+write = ["agents"]
+"#;
+
+/// A broker with its sessions.
+struct House {
+    broker: Broker,
+    now: u64,
+    bits: u64,
+    last: u64,
+    outboxes: HashMap<u64, (OutboxReader, Intake)>,
+}
+
+/// What a session got, as it would read it.
+#[derive(Debug, PartialEq)]
+struct Got {
+    command: &'static str,
+    headers: HashMap<String, String>,
+    body: String,
+}
+
+impl Got {
+    fn event(&self) -> &str {
+        self.headers.get("muster-event").map_or("", String::as_str)
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("a JSON body")
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+fn policy(text: &str) -> Arc<Policy> {
+    Arc::new(Policy::parse(&text.replace("PHC", PHC)).expect("a policy"))
+}
+
+fn node_id(number: u8) -> NodeId {
+    NodeId::of(&NodeKey::new([number; 32]))
+}
+
+fn send(destination: &str) -> Frame {
+    Frame::new(Command::Send).header("destination", destination)
+}
+
+impl House {
+    fn new() -> House {
+        let memory = Memory { gone_for: 3_600_000, gone_most: 100 };
+        let settings = Settings { name: "noc1".into(), subscriptions: 4, in_flight: 2, memory };
+        House { broker: Broker::new(settings, policy(POLICY)), now: 0, bits: 7, last: 0, outboxes: HashMap::new() }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = Now { tick: self.now, unix: 1_700_000_000_000 + self.now };
+        let bits = &mut self.bits;
+        let mut random = || {
+            *bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *bits
+        };
+        self.broker.handle(event, now, &mut random);
+        while self.broker.next_deadline(now).is_some_and(|at| at <= self.now) {
+            self.broker.handle(Event::Wake, now, &mut random);
+        }
+        self.broker.take_notes();
+    }
+
+    fn open_with(&mut self, user: &str, node: Option<NodeHello>, limit: usize) -> u64 {
+        self.last += 1;
+        let (outbox, reader) = outbox(limit);
+        let (user, password_hash) = (user.to_owned(), PHC.to_owned());
+        let peer = "127.0.0.1:1".parse().expect("an address");
+        self.outboxes.insert(self.last, (reader, Intake::new(Version::V1_2, node.is_some())));
+        self.handle(Event::Opened(Box::new(Opened { session: SessionId(self.last), user, password_hash, node, peer, outbox })));
+        self.last
+    }
+
+    fn open(&mut self, user: &str) -> u64 {
+        let session = self.open_with(user, None, 1 << 20);
+        assert_eq!(self.take(session)[0].command, "CONNECTED");
+        self.frame(session, Frame::new(Command::Subscribe).header("destination", "/temp-queue/me").header("id", "me"));
+        session
+    }
+
+    /// A node that has subscribed and registered.
+    fn agent(&mut self, user: &str, number: u8, facts: Value) -> u64 {
+        let session = self.connect(user, number, 1);
+        self.register(session, facts);
+        let got = self.take(session);
+        assert_eq!(got.iter().map(Got::event).collect::<Vec<_>>(), ["", "registered"], "{got:?}");
+        session
+    }
+
+    fn connect(&mut self, user: &str, number: u8, session_number: u64) -> u64 {
+        let hello = NodeHello { id: node_id(number), number: session_number, clock_skew: 0 };
+        let session = self.open_with(user, Some(hello), 1 << 20);
+        self.frame(session, Frame::new(Command::Subscribe).header("destination", "/topic/prod.*.*").header("id", "all"));
+        self.frame(session, Frame::new(Command::Subscribe).header("destination", "/temp-queue/agent").header("id", "agent"));
+        session
+    }
+
+    fn register(&mut self, session: u64, facts: Value) {
+        let document = json!({ "facts": facts, "classes": ["web"], "modules": { "node": "x", "service": "y" } });
+        let hash = NodeDocument::from_value(document.clone()).expect("a document").hash();
+        let frame = send("/muster/facts").header("muster-hash", &hash).header("reply-to", "/temp-queue/agent");
+        self.frame(session, frame.with_body(document.to_string()));
+    }
+
+    fn frame(&mut self, session: u64, frame: Frame) {
+        let input = self.outboxes.get_mut(&session).expect("a session").1.input(frame, 0);
+        self.handle(Event::Inputs { session: SessionId(session), inputs: vec![input], ticket: Ticket(None) });
+    }
+
+    fn close(&mut self, session: u64) {
+        self.handle(Event::Closed { session: SessionId(session), reason: "connection closed".into(), refusal: None });
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now += ms;
+        self.handle(Event::Wake);
+    }
+
+    fn request(&mut self, session: u64, destination: &str, target: &str, more: &[(&str, &str)]) {
+        let mut frame = send(destination).header("muster-request", "r1").header("reply-to", "/temp-queue/me");
+        frame = frame.header("muster-target", target);
+        for (name, value) in more {
+            frame = frame.header(name, value);
+        }
+        self.frame(session, frame.with_body("{}"));
+    }
+
+    fn query(&mut self, session: u64, what: &str, target: &str, body: Value) -> Got {
+        let mut frame = send(&format!("/muster/{what}")).header("muster-request", "q").header("reply-to", "/temp-queue/me");
+        if !target.is_empty() {
+            frame = frame.header("muster-target", target);
+        }
+        self.frame(session, frame.with_body(body.to_string()));
+        self.take(session).remove(0)
+    }
+
+    fn answer(&mut self, agent: u64, request: &Got, status: &str, body: &str) {
+        let frame = send(request.header("reply-to")).header("muster-request", request.header("muster-request"));
+        let frame = frame.header("muster-event", "reply").header("muster-status", status);
+        self.frame(agent, frame.with_body(body.to_owned()));
+    }
+
+    fn take(&mut self, session: u64) -> Vec<Got> {
+        let items = super::outbox::tests::drain(&self.outboxes[&session].0, self.now);
+        items.into_iter().map(got).collect()
+    }
+
+    fn events(&mut self, session: u64) -> Vec<String> {
+        self.take(session).iter().map(|got| got.event().to_owned()).collect()
+    }
+}
+
+fn got(item: Item) -> Got {
+    let text = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    match item {
+        Item::Connected { .. } => Got { command: "CONNECTED", headers: HashMap::new(), body: String::new() },
+        Item::Receipt(id) => Got { command: "RECEIPT", headers: text(&[("receipt-id", &id)]), body: String::new() },
+        Item::Close(Some(refusal)) => {
+            let headers = text(&[("muster-code", refusal.code.as_str()), ("message", &refusal.text)]);
+            Got { command: "ERROR", headers, body: String::new() }
+        }
+        Item::Close(None) => Got { command: "END", headers: HashMap::new(), body: String::new() },
+        Item::Message { message, .. } => {
+            let mut headers: HashMap<String, String> =
+                message.headers.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            headers.insert("destination".into(), message.destination.clone());
+            Got { command: "MESSAGE", headers, body: String::from_utf8_lossy(&message.body).into_owned() }
+        }
+    }
+}
+
+#[test]
+fn a_request_reaches_exactly_the_nodes_that_match_and_every_one_ends_in_one_state() {
+    let mut house = House::new();
+    let debian = house.agent("node-acme", 1, json!({"os": {"family": "Debian"}}));
+    let other = house.agent("node-acme", 2, json!({"os": {"family": "Debian"}}));
+    let redhat = house.agent("node-globex", 3, json!({"os": {"family": "RedHat"}}));
+    let noc = house.open("noc");
+    house.request(noc, "/topic/prod.service.status", "os.family=Debian", &[]);
+    assert!(house.take(redhat).is_empty());
+    let asked = house.take(debian).remove(0);
+    assert_eq!(asked.header("muster-caller"), "noc");
+    assert_eq!(asked.header("muster-origin"), "noc1");
+    assert_eq!(asked.header("muster-target"), "os.family = Debian");
+    let accepted = house.take(noc).remove(0);
+    assert_eq!((accepted.event(), accepted.header("muster-count")), ("accepted", "2"));
+    assert_eq!(accepted.json()["nodes"][0]["display"], json!({"customer": "acmeinc", "os.family": "Debian"}));
+
+    house.answer(debian, &asked, "ok", r#"{"state":"running"}"#);
+    house.answer(debian, &asked, "failed", "{}");
+    house.answer(redhat, &asked, "ok", "{}");
+    let replies = house.take(noc);
+    assert_eq!(replies.len(), 1, "a second reply and one from a node that was not asked are dropped: {replies:?}");
+    assert_eq!((replies[0].header("muster-status"), replies[0].header("muster-node")), ("ok", node_id(1).to_string().as_str()));
+    house.close(other);
+    let end = house.take(noc);
+    assert_eq!(end.iter().map(Got::event).collect::<Vec<_>>(), ["lost", "done"]);
+    assert_eq!(end[0].json(), json!({"nodes": [node_id(2)], "reason": "connection closed"}));
+    assert_eq!(end[1].json(), json!({"states": {"ok": 1, "lost": 1}}));
+    assert_eq!(house.broker.counters().stray_replies, 2);
+}
+
+#[test]
+fn what_is_not_answered_in_time_expires_and_what_is_cancelled_is_told() {
+    let mut house = House::new();
+    let agent = house.agent("node-acme", 1, json!({}));
+    let noc = house.open("noc");
+    house.request(noc, "/topic/prod.node.ping", "all", &[("muster-reply-within", "2000")]);
+    house.take(noc);
+    house.pass(1999);
+    assert!(house.take(noc).is_empty());
+    house.pass(1);
+    assert_eq!(house.events(noc), ["expired", "done"]);
+    house.take(agent);
+
+    house.request(noc, "/topic/prod.node.ping", "all", &[]);
+    assert_eq!(house.events(noc), ["accepted"]);
+    let asked = house.take(agent).remove(0);
+    assert_eq!(house.query(noc, "cancel", "", json!({"request": "r1"})).json(), json!({"cancelled": 1}));
+    assert_eq!(house.events(agent), ["cancel"]);
+    house.answer(agent, &asked, "cancelled", "{}");
+    assert_eq!(house.events(noc), ["reply", "done"]);
+
+    house.request(noc, "/topic/prod.node.ping", "all", &[]);
+    house.query(noc, "cancel", "", json!({"request": "r1"}));
+    house.take(noc);
+    house.pass(5000);
+    let end = house.take(noc);
+    assert_eq!(end[0].event(), "cancelled");
+    assert_eq!(end[1].json(), json!({"states": {"cancelled": 1}}));
+    let unknown = house.query(noc, "cancel", "", json!({"request": "r1"}));
+    assert_eq!(unknown.header("muster-code"), Code::NoSuchRequest.as_str());
+}
+
+#[test]
+fn guards_refuse_before_anything_is_delivered_and_the_connection_lives() {
+    let mut house = House::new();
+    let agent = house.agent("node-acme", 1, json!({}));
+    let noc = house.open("noc");
+    for (target, headers, code, count) in [
+        ("all", &[("muster-max-targets", "0")][..], Code::TooManyTargets, "1"),
+        ("all", &[("muster-expect-targets", "2")], Code::UnexpectedTargets, "1"),
+        ("os.family=", &[], Code::BadFilter, ""),
+        ("hostname=web1", &[], Code::HiddenFact, ""),
+        ("not has networking", &[], Code::HiddenFact, ""),
+    ] {
+        house.request(noc, "/topic/prod.service.stop", target, headers);
+        let refused = house.take(noc).remove(0);
+        assert_eq!((refused.event(), refused.header("muster-code")), ("refused", code.as_str()));
+        assert_eq!(refused.header("muster-count"), count);
+    }
+    assert!(house.take(agent).is_empty());
+    house.request(noc, "/topic/prod.service.stop", "all", &[("muster-dry-run", "true")]);
+    let dry = house.take(noc);
+    assert_eq!(dry.iter().map(Got::event).collect::<Vec<_>>(), ["accepted", "done"]);
+    assert_eq!((dry[0].header("muster-count"), dry[1].json()), ("1", json!({"states": {}})));
+    assert!(house.take(agent).is_empty());
+    let narrowed = format!("{},{}", node_id(1), node_id(9));
+    house.request(noc, "/topic/prod.service.stop", "all", &[("muster-nodes", &narrowed), ("muster-expect-targets", "1")]);
+    assert_eq!(house.events(agent).len(), 1);
+    house.take(noc);
+    house.request(noc, "/topic/prod.service.stop", "all", &[]);
+    assert_eq!(house.take(noc)[0].header("muster-code"), "duplicate-request");
+    house.request(noc, "/topic/prod.absent.stop", "all", &[("muster-request", "r2")]);
+    assert_eq!(house.take(noc)[0].header("muster-code"), "duplicate-request", "the first header counts");
+}
+
+#[test]
+fn a_scope_narrows_everything_and_all_is_a_right() {
+    let mut house = House::new();
+    let inside = house.agent("node-acme", 1, json!({"customer": "globex"}));
+    let outside = house.agent("node-globex", 2, json!({"customer": "acmeinc"}));
+    let acme = house.open("acme");
+    house.request(acme, "/topic/prod.node.ping", "all", &[]);
+    assert_eq!(house.take(acme)[0].header("muster-code"), "all-not-allowed");
+    house.request(acme, "/topic/prod.node.ping", "class=web", &[]);
+    assert_eq!(house.take(acme)[0].header("muster-count"), "1");
+    assert_eq!((house.take(inside).len(), house.take(outside).len()), (1, 0), "asserted facts count, reported ones do not");
+    let found = house.query(acme, "find", "all", json!({"facts": ["customer"]})).json();
+    assert_eq!((&found["count"], &found["nodes"][0]["id"]), (&json!(1), &json!(node_id(1))));
+    let report = house.query(acme, "report", "all", json!({"fact": "customer"})).json();
+    assert_eq!(report["values"], json!([{"value": "acmeinc", "count": 1}]));
+    assert_eq!(house.query(acme, "node", "", json!({"node": node_id(2)})).header("muster-code"), "no-such-node");
+    assert_eq!(house.query(acme, "node", "", json!({"node": node_id(1)})).json()["facts"]["customer"], "acmeinc");
+    house.close(outside);
+    assert_eq!(house.query(acme, "node", "", json!({"node": node_id(2)})).header("muster-code"), "no-such-node");
+    assert_eq!(house.query(acme, "find", "all", json!({})).json().get("gone"), None);
+    let untargeted = send("/topic/prod.registration");
+    house.frame(acme, untargeted);
+    assert_eq!(house.take(acme)[0].header("muster-code"), "denied");
+}
+
+#[test]
+fn hidden_facts_are_refused_or_removed_everywhere() {
+    let mut house = House::new();
+    house.agent("node-acme", 1, json!({"hostname": "web1", "networking": {"ip": "192.0.2.1"}, "kernel": "Linux"}));
+    let noc = house.open("noc");
+    for (what, target, body) in [
+        ("find", "hostname=web1", json!({})),
+        ("find", "all", json!({"facts": ["networking.ip"]})),
+        ("report", "all", json!({"fact": "hostname"})),
+        ("report", "networking.ip=/192/", json!({"fact": "kernel"})),
+        ("node", "", json!({"node": node_id(1), "explain": "has networking"})),
+    ] {
+        assert_eq!(house.query(noc, what, target, body.clone()).header("muster-code"), "hidden-fact", "{what} {target} {body}");
+    }
+    let node = house.query(noc, "node", "", json!({"node": node_id(1)}));
+    assert!(!node.body.contains("web1") && !node.body.contains("192.0.2.1"), "{}", node.body);
+    assert_eq!(node.json()["facts"]["kernel"], "Linux");
+    let found = house.query(noc, "find", "all", json!({}));
+    assert!(!found.body.contains("web1"), "hostname is a display fact, but hidden: {}", found.body);
+}
+
+#[test]
+fn a_node_matches_nothing_before_it_has_registered_and_is_remembered_when_gone() {
+    let mut house = House::new();
+    let agent = house.connect("node-acme", 1, 1);
+    let noc = house.open("noc");
+    let found = house.query(noc, "find", "not has kernel", json!({})).json();
+    assert_eq!((&found["count"], &found["registering"]), (&json!(0), &json!(1)));
+    house.register(agent, json!({"kernel": "Linux"}));
+    assert_eq!(house.query(noc, "find", "kernel=Linux", json!({})).json()["count"], 1);
+    house.close(agent);
+    let found = house.query(noc, "find", "kernel=Linux", json!({})).json();
+    assert_eq!((&found["count"], &found["gone"][0]["reason"]), (&json!(0), &json!("connection closed")));
+    assert_eq!(house.query(noc, "node", "", json!({"node": node_id(1)})).json()["state"], "gone");
+    let agent = house.connect("node-acme", 1, 2);
+    house.register(agent, json!({"kernel": "Linux"}));
+    assert_eq!(house.query(noc, "find", "all", json!({})).json().get("gone"), None);
+    house.close(agent);
+    house.pass(3_600_000);
+    assert_eq!(house.query(noc, "find", "all", json!({})).json().get("gone"), None, "forgotten after an hour");
+}
+
+#[test]
+fn a_delta_changes_the_index_and_a_document_past_a_limit_changes_nothing() {
+    let mut house = House::new();
+    let agent = house.agent("node-acme", 1, json!({"a": 1, "b": {"c": "x"}}));
+    let old = NodeDocument::from_value(json!({"facts": {"a": 1, "b": {"c": "x"}}, "classes": ["web"], "modules": {"node": "x", "service": "y"}}));
+    let old = old.expect("a document");
+    let patch = json!({"facts": {"b": {"c": "y"}}, "classes": ["db"]});
+    let new = old.merge_patch(&patch).expect("a document");
+    let delta = send("/muster/facts").header("muster-hash", &new.hash()).header("muster-base", &old.hash());
+    house.frame(agent, delta.header("reply-to", "/temp-queue/agent").with_body(patch.to_string()));
+    assert_eq!(house.events(agent), ["registered"]);
+    let noc = house.open("noc");
+    for (filter, count) in [("b.c=y and a=1", 1), ("b.c=x", 0), ("class=db", 1), ("class=web", 0), ("customer=acmeinc", 1)] {
+        assert_eq!(house.query(noc, "find", filter, json!({})).json()["count"], count, "{filter}");
+    }
+    let bad = send("/muster/facts").header("muster-hash", "x").header("reply-to", "/temp-queue/agent").with_body("[1]");
+    house.frame(agent, bad);
+    let refused = house.take(agent).remove(0);
+    assert_eq!((refused.event(), refused.header("muster-code")), ("refused", "bad-facts"));
+    assert_eq!(house.query(noc, "find", "b.c=y", json!({})).json()["count"], 1);
+}
+
+#[test]
+fn the_higher_session_number_wins_and_the_older_session_is_closed_as_moved() {
+    let mut house = House::new();
+    let old = house.agent("node-acme", 1, json!({}));
+    let new = house.connect("node-acme", 1, 2);
+    let end = house.take(old);
+    assert_eq!((end[0].command, end[0].header("muster-code")), ("ERROR", "moved"));
+    assert_eq!(house.take(new)[0].command, "CONNECTED");
+    let late = house.connect("node-acme", 1, 2);
+    assert_eq!(house.take(late)[0].header("muster-code"), "moved");
+    assert_eq!(house.broker.counters().moved, 1);
+}
+
+#[test]
+fn a_reply_queue_belongs_to_its_connection() {
+    let mut house = House::new();
+    let agent = house.agent("node-acme", 1, json!({}));
+    let (noc, acme) = (house.open("noc"), house.open("acme"));
+    house.request(noc, "/topic/prod.node.ping", "all", &[]);
+    let asked = house.take(agent).remove(0);
+    let queue = asked.header("reply-to").to_owned();
+    assert!(queue.starts_with("/remote-temp-queue/noc1.") && queue.len() > 50, "{queue}");
+    house.take(noc);
+    house.frame(acme, send(&queue).with_body("psst"));
+    assert_eq!(house.take(acme)[0].header("muster-code"), "gone", "a request's queue takes only answers of nodes that were asked");
+    assert!(house.take(noc).is_empty());
+    let acme = house.open("acme");
+    house.frame(acme, Frame::new(Command::Subscribe).header("destination", &queue).header("id", "x"));
+    assert_eq!(house.take(acme)[0].header("muster-code"), "denied");
+    house.close(noc);
+    house.answer(agent, &asked, "ok", "{}");
+    assert!(house.take(agent).is_empty(), "the agent is not punished for an asker that left");
+}
+
+#[test]
+fn topics_go_to_whoever_subscribes_and_may_read_once_each() {
+    let mut house = House::new();
+    let (noc, acme) = (house.open("noc"), house.open("acme"));
+    for (id, pattern) in [("1", "/topic/news.>"), ("2", "/topic/news.*")] {
+        house.frame(acme, Frame::new(Command::Subscribe).header("destination", pattern).header("id", id).header("receipt", id));
+    }
+    assert_eq!(house.take(acme).len(), 2);
+    house.frame(noc, send("/topic/news.today").header("receipt", "r").with_body("hello"));
+    assert_eq!(house.take(noc)[0].command, "RECEIPT");
+    let got = house.take(acme);
+    assert_eq!((got.len(), got[0].body.as_str(), got[0].header("muster-caller")), (1, "hello", "noc"));
+    house.frame(acme, Frame::new(Command::Subscribe).header("destination", "/topic/>").header("id", "3"));
+    assert_eq!(house.take(acme)[0].header("muster-code"), "denied");
+    let acme = house.open("acme");
+    house.frame(acme, send("/topic/news.today"));
+    assert_eq!(house.take(acme)[0].header("muster-code"), "denied");
+}
+
+#[test]
+fn a_new_policy_ends_what_it_no_longer_allows() {
+    let mut house = House::new();
+    let agent = house.agent("node-acme", 1, json!({}));
+    let (noc, acme) = (house.open("noc"), house.open("acme"));
+    house.frame(acme, Frame::new(Command::Subscribe).header("destination", "/topic/news.>").header("id", "1"));
+    let narrowed = POLICY.replace(r#"read = ["noc", "noc-acme"]
+write = ["noc"]"#, r#"read = ["noc"]"#).replace("acmeinc\", datacenter", "initech\", datacenter");
+    house.handle(Event::Policy(policy(&narrowed)));
+    let end = house.take(acme);
+    assert_eq!((end[0].header("muster-code"), end[0].header("message")), ("revoked", "read on /topic/news.> is no longer granted"));
+    assert!(house.take(noc).is_empty());
+    let told = house.take(agent).remove(0);
+    assert_eq!(told.json()["asserted"], json!({"customer": "initech", "datacenter": "a"}));
+    assert_eq!(house.query(noc, "find", "customer=initech", json!({})).json()["count"], 1);
+    house.handle(Event::Policy(policy(&POLICY.replace("[users.noc]", "[users.other]"))));
+    assert_eq!(house.take(noc)[0].header("muster-code"), "revoked");
+    let stale = house.open_with("noc", None, 1000);
+    assert_eq!(house.take(stale)[0].header("muster-code"), "auth-failed", "the login was checked under the policy before");
+}
+
+#[test]
+fn a_slow_consumer_is_closed_and_the_others_get_everything() {
+    let mut house = House::new();
+    let noc = house.open("noc");
+    let slow = house.open_with("acme", None, 4000);
+    let fast = house.open("acme");
+    for session in [slow, fast] {
+        house.frame(session, Frame::new(Command::Subscribe).header("destination", "/topic/news.>").header("id", "1"));
+    }
+    house.take(slow);
+    for _ in 0..10 {
+        house.frame(noc, send("/topic/news.today").with_body("x".repeat(1000)));
+        assert_eq!(house.take(fast).len(), 1);
+    }
+    let end = house.take(slow);
+    assert_eq!((end.len(), end[0].header("muster-code")), (1, "slow-consumer"));
+    assert_eq!(house.broker.counters().slow_consumers, 1);
+}
+
+#[test]
+fn limits_of_a_session_are_kept() {
+    let mut house = House::new();
+    let _agent = house.agent("node-acme", 1, json!({}));
+    let noc = house.open("noc");
+    for id in ["a", "b", "c"] {
+        let frame = send("/topic/prod.node.ping").header("muster-request", id).header("reply-to", "/temp-queue/me");
+        house.frame(noc, frame.header("muster-target", "all"));
+    }
+    let got = house.take(noc);
+    assert_eq!(got.iter().map(Got::event).collect::<Vec<_>>(), ["accepted", "accepted", "refused"]);
+    assert_eq!(got[2].header("muster-code"), "limit");
+    for id in 0..4 {
+        house.frame(noc, Frame::new(Command::Subscribe).header("destination", "/topic/news.a").header("id", &id.to_string()));
+    }
+    assert_eq!(house.take(noc)[0].header("muster-code"), "limit");
+}
+
+#[test]
+fn a_large_fan_out_goes_in_turns_and_keeps_the_order_of_one_caller() {
+    let mut house = House::new();
+    let agents: Vec<u64> = (0..200).map(|n| house.agent("node-acme", n, json!({}))).collect();
+    let noc = house.open("noc");
+    let mut inputs = Vec::new();
+    for id in ["1", "2"] {
+        let frame = send("/topic/prod.node.ping").header("muster-target", "all").header("x-order", id);
+        inputs.push(house.outboxes.get_mut(&noc).expect("open").1.input(frame, 0));
+    }
+    let (gone, back) = std::sync::mpsc::sync_channel::<()>(1);
+    let ticket = Ticket(Some(Box::new(gone)));
+    house.handle(Event::Inputs { session: SessionId(noc), inputs, ticket });
+    assert!(back.recv().is_err(), "the ticket is dropped when its inputs are dealt with");
+    for agent in agents {
+        let order: Vec<String> = house.take(agent).iter().map(|got| got.header("x-order").to_owned()).collect();
+        assert_eq!(order, ["1", "2"]);
+    }
+}
+
+#[test]
+fn registration_events_are_scoped_and_redacted_for_each_subscriber() {
+    let mut house = House::new();
+    let (noc, acme) = (house.open("noc"), house.open("acme"));
+    for session in [noc, acme] {
+        house.frame(session, Frame::new(Command::Subscribe).header("destination", "/topic/prod.registration").header("id", "1"));
+    }
+    let agent = house.agent("node-globex", 1, json!({"hostname": "web1", "os": {"family": "Debian"}}));
+    house.close(agent);
+    let events: Vec<Value> = house.take(noc).iter().map(Got::json).collect();
+    assert_eq!(events[0]["event"], "registered");
+    assert_eq!(events[0]["display"], json!({"customer": "globex", "os.family": "Debian"}), "hostname is hidden");
+    assert_eq!((&events[1]["event"], &events[1]["reason"]), (&json!("gone"), &json!("connection closed")));
+    assert!(house.take(acme).is_empty());
+}
+
+#[test]
+fn explain_says_which_entries_grant() {
+    let mut house = House::new();
+    let noc = house.open("noc");
+    let explain = |house: &mut House, user: &str, destination: &str| {
+        house.query(noc, "admin.explain", "", json!({"user": user, "right": "write", "destination": destination})).json()
+    };
+    let yes = explain(&mut house, "acme", "/topic/prod.service.restart");
+    assert_eq!((&yes["allowed"], &yes["scope"]), (&json!(true), &json!("customer = acmeinc")));
+    assert_eq!(explain(&mut house, "acme", "/topic/news.today")["allowed"], false);
+}

@@ -1,0 +1,120 @@
+//! `musterd`: the broker, and what an engineer needs to set one up.
+#![allow(clippy::print_stdout, reason = "a command line prints")]
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use muster_server::config::{Config, LogFormat};
+use muster_server::control::{self, Answer, Command as Control};
+use muster_server::init::InitOptions;
+use muster_server::{init, passwd, server};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The Muster broker.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes a new cluster of one broker: CA, certificate, keys, configuration, policy with first users
+    Init(InitOptions),
+    /// Says whether a configuration and everything it names is good, or what is wrong where
+    Check {
+        /// The configuration
+        #[arg(value_name = "FILE", default_value = "/etc/muster/musterd.toml")]
+        file: PathBuf,
+    },
+    /// Makes the hash of a password, to put into the policy
+    Passwd {
+        /// Read the password from this file instead of asking for it
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Runs the broker
+    Run {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = "/etc/muster/musterd.toml")]
+        config: PathBuf,
+    },
+    /// Steers the broker that runs on this machine
+    Ctl {
+        /// The broker's configuration: it says where the control socket is
+        #[arg(long, value_name = "FILE", default_value = "/etc/muster/musterd.toml")]
+        config: PathBuf,
+        #[command(subcommand)]
+        command: CtlCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum CtlCommand {
+    /// Prints counts, uptime and the certificate's end
+    Status,
+    /// Reads the policy again; a bad one is refused and the last good one stays
+    Reload,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("musterd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Init(options) => {
+            println!("{}", init::init(&options)?);
+            Ok(())
+        }
+        Command::Check { file } => {
+            let config = Config::load(&file)?;
+            server::check(&config)?;
+            println!("{}: good", file.display());
+            Ok(())
+        }
+        Command::Passwd { file } => {
+            println!("{}", passwd::ask(file.as_deref())?);
+            Ok(())
+        }
+        Command::Run { config } => {
+            let config = Config::load(&config)?;
+            start_log(&config)?;
+            runtime()?.block_on(server::run(&config))
+        }
+        Command::Ctl { config, command } => {
+            let config = Config::load(&config)?;
+            let command = match command {
+                CtlCommand::Status => Control::Status,
+                CtlCommand::Reload => Control::Reload,
+            };
+            match runtime()?.block_on(control::ask(&config.control, command))? {
+                Answer::Ok(value) => println!("{}", serde_json::to_string_pretty(&value)?),
+                Answer::Error(error) => bail!(error),
+            }
+            Ok(())
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// The log goes to stderr, where systemd and containers pick it up.
+fn start_log(config: &Config) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level).context("log.level")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    match config.log.format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.init(),
+    }
+    Ok(())
+}

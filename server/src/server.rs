@@ -1,0 +1,243 @@
+//! How is a broker put together? One straight function: policy, hub, listeners, control; then wait for a signal, drain, end.
+
+use crate::broker::access::Policy;
+use crate::broker::event::Event;
+use crate::broker::nodes::Memory;
+use crate::broker::{Broker, Settings};
+use crate::config::Config;
+use crate::control;
+use crate::hub::Hub;
+use crate::listener::{self, Caps, Gate, Speaks};
+use crate::login::Logins;
+use crate::policy::{self, LoadError};
+use crate::session::Shared;
+use muster_protocol::frame::Limits;
+use muster_protocol::tls::{self, TlsError};
+use sd_notify::NotifyState;
+use serde_json::{Value, json};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long sessions may take to read what they were sent, once the broker is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy is not acceptable.
+    #[error(transparent)]
+    Policy(#[from] LoadError),
+    /// Certificate or key are not acceptable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A port cannot be had.
+    #[error("cannot listen on {address}: {cause}; is another broker running?")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The control socket cannot be had.
+    #[error("control socket: {0}")]
+    Control(io::Error),
+    /// The state directory cannot be made or written.
+    #[error("{}: cannot use it as state directory: {cause}", path.display())]
+    State {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// A broker that runs.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    policy_file: PathBuf,
+    policy: watch::Sender<Arc<Policy>>,
+    certificate: PathBuf,
+    addresses: Vec<SocketAddr>,
+    started: Instant,
+    stop: watch::Sender<bool>,
+}
+
+/// Checks everything that a configuration names, as `musterd check` does.
+pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
+    let policy = policy::load(&config.policy)?;
+    tls::server_config(&config.tls.certificate, &config.tls.key)?;
+    Ok(policy)
+}
+
+/// Starts a broker; it runs until [`Running::stop`].
+pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
+    let first = check(config)?;
+    let server_tls = tls::server_config(&config.tls.certificate, &config.tls.key)?;
+    let state = &config.broker.state_dir;
+    std::fs::create_dir_all(state).map_err(|cause| StartError::State { path: state.clone(), cause })?;
+    raise_descriptor_limit(config.limits.connections);
+    let (policy, policy_seen) = watch::channel(first.clone());
+    let limits = &config.limits;
+    let memory = Memory { gone_for: limits.gone_for.as_millis() as u64, gone_most: limits.gone_most };
+    let settings = Settings {
+        name: config.broker.name.clone(),
+        subscriptions: limits.subscriptions,
+        in_flight: limits.in_flight,
+        memory,
+    };
+    let (hub, _task) = Hub::start(Broker::new(settings, first));
+    let logins = Logins::new(policy_seen, hub.clock(), limits.logins(), limits.login_queue);
+    let head = limits.max_header.saturating_mul(4).min(limits.max_frame);
+    let frames = Limits {
+        head,
+        header_line: limits.max_header,
+        headers: limits.max_headers,
+        body: limits.max_frame.saturating_sub(head + 1),
+    };
+    let shared = Arc::new(Shared { name: config.broker.name.clone(), hub, logins, limits: frames, outbox: limits.outbox });
+    let gate = Gate::new(Caps {
+        pending: limits.pending,
+        pending_per_address: limits.pending_per_address,
+        connections: limits.connections,
+        connections_per_address: limits.connections_per_address,
+        login_time: limits.login_time,
+    });
+    let (stop, stopped) = watch::channel(false);
+    let mut addresses = Vec::new();
+    let tls_ports = config.listen.stomp.iter().map(|address| (address, Speaks::Tls(server_tls.clone())));
+    let plain_ports = config.listen.plain.iter().map(|address| (address, Speaks::Plain));
+    for (address, speaks) in tls_ports.chain(plain_ports) {
+        if matches!(speaks, Speaks::Plain) {
+            tracing::warn!(%address, "plain STOMP is on: passwords cross the network readable");
+        }
+        let socket = TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address: *address, cause })?;
+        addresses.push(socket.local_addr().unwrap_or(*address));
+        tokio::spawn(listener::listen(socket, speaks, gate.clone(), shared.clone(), stopped.clone()));
+    }
+    let control = control::bind(&config.control).await.map_err(StartError::Control)?;
+    let running = Arc::new(Running {
+        shared,
+        gate,
+        policy_file: config.policy.clone(),
+        policy,
+        certificate: config.tls.certificate.clone(),
+        addresses,
+        started: Instant::now(),
+        stop,
+    });
+    tokio::spawn(control::serve(control, running.clone(), stopped));
+    tracing::info!(broker = %config.broker.name, addresses = ?running.addresses, "ready");
+    Ok(running)
+}
+
+/// Takes all descriptors that the system grants, and says so if they are fewer than the configuration promises.
+fn raise_descriptor_limit(connections: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        limit = getrlimit(Resource::Nofile);
+    }
+    // Some descriptors go to listeners, files and the runtime.
+    if limit.current.is_some_and(|most| most < connections as u64 + 64) {
+        let most = limit.current.unwrap_or_default();
+        tracing::warn!(limit = most, connections, "the descriptor limit is below limits.connections; raise it (LimitNOFILE= in systemd)");
+    }
+}
+
+/// Runs until SIGTERM or SIGINT, reloading the policy on SIGHUP.
+pub async fn run(config: &Config) -> anyhow::Result<()> {
+    let running = start(config).await?;
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hup = signal(SignalKind::hangup())?;
+    // Outside systemd there is nobody to notify.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hup.recv() => {
+                // The error is logged where it is known whole; the last good policy stays.
+                let _ = running.reload().await;
+            }
+        }
+    }
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    running.stop().await;
+    let _ = std::fs::remove_file(&config.control);
+    Ok(())
+}
+
+impl Running {
+    /// Where it listens, ports filled in.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Reads the policy again: the new one holds for everybody at once, or the old one stays.
+    pub async fn reload(&self) -> Result<String, LoadError> {
+        match policy::load(&self.policy_file) {
+            Ok(policy) => {
+                self.policy.send_replace(policy.clone());
+                self.shared.logins.flush();
+                self.shared.hub.tell(Event::Policy(policy)).await;
+                tracing::info!(file = %self.policy_file.display(), "policy reloaded");
+                Ok(self.policy_file.display().to_string())
+            }
+            Err(error) => {
+                tracing::error!(%error, "policy refused; the last good one stays in force");
+                Err(error)
+            }
+        }
+    }
+
+    /// Counts and health, for `musterd ctl status`.
+    pub async fn status(&self) -> Value {
+        let (connections, pending) = self.gate.counts();
+        let broker = self.shared.hub.ask(|broker| {
+            json!({
+                "sessions": broker.sessions().len(),
+                "nodes": broker.nodes().len(),
+                "registering": broker.nodes().registering(),
+                "gone": broker.nodes().gone(),
+                "requests": broker.requests_under_way(),
+                "delivered": broker.sessions().delivered(),
+                "counters": broker.counters(),
+            })
+        });
+        let valid_until = tls::valid_until(&self.certificate).ok();
+        json!({
+            "broker": self.shared.name,
+            "addresses": self.addresses,
+            "uptime_s": self.started.elapsed().as_secs(),
+            "connections": connections,
+            "logging_in": pending,
+            "certificate_valid_until": valid_until.and_then(|s| jiff::Timestamp::from_second(s).ok()).map(|t| t.to_string()),
+            "state": broker.await.unwrap_or(Value::Null),
+        })
+    }
+
+    /// Stops accepting, tells everybody, waits a bounded time until they are gone.
+    pub async fn stop(&self) {
+        tracing::info!("stopping");
+        self.stop.send_replace(true);
+        self.shared.hub.tell(Event::Drain).await;
+        let gone = async {
+            while self.gate.counts().0 > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, gone).await.is_err() {
+            tracing::warn!(connections = self.gate.counts().0, "some connections did not end in time");
+        }
+        self.shared.hub.stop().await;
+    }
+}
