@@ -1,1 +1,13 @@
-//! Muster: client.
+//! How does an operator command nodes? The library, and the command line `muster` on top of it.
+//!
+//! [`client::Client`] is a logged-in connection; [`replies::Replies`] is the plain account of one request; `cli` has one file a command.
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod connect;
+pub mod events;
+pub mod replies;
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,322 @@
+//! `muster run`: how does an action reach the nodes that match, and no more of them than the operator means?
+
+use super::batches::{Amount, cut};
+use super::drive::{Stop, drive};
+use super::outcome::{Outcome, as_it_comes};
+use super::target::TargetOptions;
+use super::{Context, Failure, Format, output};
+use crate::client::{Client, Request, Target};
+use crate::replies::{Replies, Summary};
+use clap::Args;
+use muster_protocol::destination::Destination;
+use muster_protocol::error::Code;
+use muster_protocol::message::{NodeId, RequestId};
+use muster_protocol::request::{FindQuery, MAX_REPLY_WITHIN};
+use serde_json::{Map, Value};
+use std::time::{Duration, Instant};
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Module and action, such as service.status
+    #[arg(value_name = "MODULE.ACTION")]
+    action: String,
+    /// Arguments: name=text, or name:=JSON for numbers, booleans, lists
+    #[arg(value_name = "NAME=VALUE")]
+    arguments: Vec<String>,
+    #[command(flatten)]
+    target: TargetOptions,
+    #[command(flatten)]
+    guards: Guards,
+    /// Print each answer as it comes, instead of equal ones together at the end
+    #[arg(long, help_heading = "Output")]
+    ungrouped: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// The options that bound a request: in time, in nodes, in batches.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Request")]
+struct Guards {
+    /// How long answers are awaited, such as 90s or 10m; at most 24h [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = within)]
+    timeout: Option<Duration>,
+    /// How late a node may still start [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = within)]
+    start_within: Option<Duration>,
+    /// Ask the first N, or N%, of the nodes that match
+    #[arg(long, value_name = "N|N%")]
+    limit: Option<Amount>,
+    /// Ask N, or N%, of the nodes at a time; the next when all of these are accounted for
+    #[arg(long, value_name = "N|N%")]
+    batch: Option<Amount>,
+    /// Begin no further batch when more than N nodes were not ok
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "batch")]
+    max_failures: u64,
+    /// Ask nobody unless exactly N nodes match; also says yes to that number
+    #[arg(long, value_name = "N")]
+    expect: Option<u64>,
+    /// Ask nobody if more than N nodes match
+    #[arg(long, value_name = "N")]
+    max_targets: Option<u64>,
+    /// Ask nobody; print the nodes that would be asked
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask before a request to many nodes
+    #[arg(short = 'y', long)]
+    yes: bool,
+}
+
+/// A time of a request: above zero, at most 24 hours.
+pub(super) fn within(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time {
+        Duration::ZERO => Err("must be longer than nothing".into()),
+        time if time > MAX_REPLY_WITHIN => Err("at most 24h".into()),
+        time => Ok(time),
+    }
+}
+
+impl Run {
+    pub(crate) async fn run(&self, context: &mut Context) -> Result<u8, Failure> {
+        let target = self.target.resolve()?;
+        let arguments = arguments(&self.arguments)?;
+        let settings = context.settings()?;
+        let (module, destination) = action_topic(&settings.collective, &self.action)?;
+        let quiet = self.guards.yes || self.guards.dry_run || self.guards.expect.is_some();
+        let threshold = (!quiet).then_some(settings.confirm_above);
+        let client = context.client().await?;
+        let mut request = Request::new(destination, target);
+        request.arguments = arguments;
+        request.reply_within = self.guards.timeout;
+        request.start_within = self.guards.start_within;
+        request.dry_run = self.guards.dry_run;
+        let mut work = Work { run: self, client, context, module, threshold, begun: Instant::now() };
+        let outcome = if self.guards.limit.is_some() || self.guards.batch.is_some() {
+            Box::pin(work.in_batches(request)).await?
+        } else {
+            Box::pin(work.at_once(request)).await?
+        };
+        outcome.print(&mut context.surface, self.format, self.ungrouped)?;
+        Ok(outcome.exit_code())
+    }
+}
+
+/// The module, and the topic of `MODULE.ACTION` in the collective.
+pub(super) fn action_topic(collective: &str, action: &str) -> Result<(String, String), Failure> {
+    let wrong = |why: String| Failure::Usage(format!("`{action}` is no action: {why}; expected MODULE.ACTION, such as service.status"));
+    let Some((module, rest)) = action.split_once('.') else { return Err(wrong("a dot is missing".into())) };
+    if module.is_empty() || rest.is_empty() || rest.contains('.') {
+        return Err(wrong("it must have two parts".into()));
+    }
+    let topic = format!("/topic/{collective}.{module}.{rest}");
+    Destination::parse(&topic).map_err(|error| wrong(error.to_string()))?;
+    Ok((module.to_owned(), topic))
+}
+
+/// `name=text` is a text, `name:=JSON` any value.
+fn arguments(texts: &[String]) -> Result<Map<String, Value>, Failure> {
+    let mut map = Map::new();
+    for text in texts {
+        let wrong = |why: &str| Failure::Usage(format!("argument `{text}`: {why}; expected name=text or name:=JSON"));
+        let (name, value) = text.split_once('=').ok_or_else(|| wrong("no `=`"))?;
+        let (name, value) = match name.strip_suffix(':') {
+            Some(name) => (name, serde_json::from_str(value).map_err(|error| wrong(&format!("not JSON ({error})")))?),
+            None => (name, Value::from(value)),
+        };
+        if name.is_empty() {
+            return Err(wrong("no name"));
+        }
+        if map.insert(name.to_owned(), value).is_some() {
+            return Err(wrong("given twice"));
+        }
+    }
+    Ok(map)
+}
+
+/// One `run` that is being carried out.
+struct Work<'a> {
+    run: &'a Run,
+    client: Client,
+    context: &'a mut Context,
+    module: String,
+    /// Above it the operator is asked; `None`: never.
+    threshold: Option<u64>,
+    begun: Instant,
+}
+
+impl Work<'_> {
+    /// One request to all that match. The broker itself counts for the question before a large one: the request goes out
+    /// with the threshold as its guard, and again, with the count that was confirmed as its guard, if that was too low.
+    async fn at_once(&mut self, mut request: Request) -> Result<Outcome, Failure> {
+        let guards = &self.run.guards;
+        request.expect_targets = guards.expect;
+        request.max_targets = guards.max_targets.into_iter().chain(self.threshold).min();
+        let (mut accounts, mut stop) = self.drive(std::slice::from_ref(&request), &[], None).await?;
+        if let Some(count) = self.to_confirm(&request, &accounts).await? {
+            self.confirm(count).await?;
+            request.id = RequestId::random();
+            request.max_targets = Some(count);
+            (accounts, stop) = self.drive(std::slice::from_ref(&request), &[], None).await?;
+        }
+        Ok(self.outcome(vec![request], accounts, stop))
+    }
+
+    /// How many nodes match, if the broker refused because of our threshold and not because of the operator's own limit.
+    async fn to_confirm(&self, request: &Request, accounts: &[Replies]) -> Result<Option<u64>, Failure> {
+        let refusal = accounts.iter().find_map(Replies::refusal).filter(|refused| refused.code == Some(Code::TooManyTargets));
+        let (Some(refused), Some(threshold)) = (refusal, self.threshold) else { return Ok(None) };
+        let count = match refused.count {
+            Some(count) => count,
+            None => self.client.find(&request.target, &self.query(Some(1))).await?.count,
+        };
+        let allowed = self.run.guards.max_targets.is_none_or(|most| count <= most);
+        Ok((count > threshold && allowed).then_some(count))
+    }
+
+    /// The nodes are chosen first; each batch is a request narrowed to some of them, and begins when the one before has ended.
+    async fn in_batches(&mut self, template: Request) -> Result<Outcome, Failure> {
+        let guards = &self.run.guards;
+        let most = guards.limit.and_then(|limit| if let Amount::Nodes(nodes) = limit { Some(nodes.get()) } else { None });
+        let found = self.client.find_all(&template.target, self.query(None), most).await?;
+        let wanted = guards.limit.map_or(found.count, |limit| limit.of(found.count));
+        let chosen: Vec<_> = found.nodes.into_iter().take(usize::try_from(wanted).unwrap_or(usize::MAX)).collect();
+        let nodes: Vec<NodeId> = chosen.iter().map(|node| node.id).collect();
+        let total = nodes.len() as u64;
+        self.check_guards(total)?;
+        if self.threshold.is_some_and(|threshold| total > threshold) {
+            self.confirm(total).await?;
+        }
+        let size = guards.batch.map_or(u64::MAX, |batch| batch.of(total));
+        let mut groups = cut(&nodes, size).into_iter();
+        let count = groups.len();
+        let (mut requests, mut accounts, mut stop) = (Vec::new(), Vec::new(), Stop::Over);
+        for (index, group) in groups.by_ref().enumerate() {
+            let group: Vec<Request> = group.into_iter().map(|nodes| narrowed(&template, nodes)).collect();
+            let (ended, how) = self.drive(&group, &accounts, Some(total)).await?;
+            accounts.extend(ended);
+            requests.extend(group);
+            stop = how;
+            if let Some(why) = self.halt(&accounts, &stop) {
+                if index + 1 < count {
+                    self.context.surface.note(&format!("Stopped after batch {} of {count}: {why}.", index + 1));
+                }
+                break;
+            }
+        }
+        let mut outcome = self.outcome(requests, accounts, stop);
+        if outcome.accounts.is_empty() {
+            // Nothing was sent, so nothing can be in doubt: no node matches.
+            outcome.requests.push(template);
+        }
+        outcome.not_asked = groups.flatten().flatten().collect();
+        outcome.chosen = chosen.into_iter().map(|node| (node.id, node.display)).collect();
+        Ok(outcome)
+    }
+
+    /// The broker checks the guards of one request; of several that make one command they are checked here.
+    fn check_guards(&self, total: u64) -> Result<(), Failure> {
+        let guards = &self.run.guards;
+        let refused = |code: Code, text: String| Err(Failure::Refused(format!("refused: {code}: {text}\n  {}", code.cure())));
+        match (guards.expect, guards.max_targets) {
+            (Some(expected), _) if expected != total => {
+                refused(Code::UnexpectedTargets, format!("{} to be asked, not {expected}", output::nodes(total)))
+            }
+            (_, Some(most)) if total > most => {
+                refused(Code::TooManyTargets, format!("{} to be asked, more than {most}", output::nodes(total)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why no further batch may begin, if so.
+    fn halt(&self, accounts: &[Replies], stop: &Stop) -> Option<String> {
+        let summary = Summary::of(accounts);
+        let not_ok = summary.not_ok();
+        match stop {
+            Stop::Over if summary.refused => Some("a request was refused".into()),
+            Stop::Over if not_ok > self.run.guards.max_failures => {
+                Some(format!("{} not ok (--max-failures {})", output::nodes(not_ok), self.run.guards.max_failures))
+            }
+            Stop::Over => None,
+            Stop::Lost(_) => Some("the connection was lost".into()),
+            Stop::GivenUp => Some("the broker did not close the account".into()),
+            Stop::Cancelled | Stop::Detached => Some("interrupted".into()),
+        }
+    }
+
+    async fn confirm(&mut self, count: u64) -> Result<(), Failure> {
+        let what = format!("{} would go to {}, more than {}", self.run.action, output::nodes(count), self.threshold.unwrap_or_default());
+        let surface = &mut self.context.surface;
+        surface.progress.clear();
+        if !surface.asks {
+            let cure = format!("say --yes, or --expect {count}, if that is what you mean; `confirm-above` in the configuration moves the threshold");
+            return Err(Failure::Refused(format!("{what}, and there is no terminal to ask on: {cure}")));
+        }
+        match surface.ask(&format!("{what}. Go on? [y/N] ")).await.as_deref().map(str::to_lowercase).as_deref() {
+            Some("y" | "yes") => Ok(()),
+            Some(_) => Err(Failure::Refused("not confirmed; nothing was sent".into())),
+            None => Err(Failure::Interrupted),
+        }
+    }
+
+    async fn drive(
+        &mut self,
+        requests: &[Request],
+        before: &[Replies],
+        planned: Option<u64>,
+    ) -> Result<(Vec<Replies>, Stop), Failure> {
+        let (format, ungrouped) = (self.run.format, self.run.ungrouped);
+        let mut watch = |surface: &mut super::surface::Surface, index: usize, event: &_, _| {
+            as_it_comes(surface, &requests[index], event, format, ungrouped)
+        };
+        Box::pin(drive(&self.client, &mut self.context.surface, requests, (before, planned), &mut watch)).await
+    }
+
+    fn query(&self, limit: Option<u32>) -> FindQuery {
+        FindQuery { module: Some(self.module.clone()), limit, ..FindQuery::default() }
+    }
+
+    fn outcome(&mut self, requests: Vec<Request>, accounts: Vec<Replies>, stop: Stop) -> Outcome {
+        self.context.surface.progress.clear();
+        let took = self.begun.elapsed();
+        Outcome { requests, accounts, stop, not_asked: Vec::new(), chosen: Default::default(), took }
+    }
+}
+
+/// The same request to these nodes only, and to no more of them than there are.
+fn narrowed(template: &Request, nodes: Vec<NodeId>) -> Request {
+    let target: Target = template.target.clone();
+    Request { id: RequestId::random(), max_targets: Some(nodes.len() as u64), nodes, target, ..template.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn arguments_are_texts_or_json() {
+        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let map = arguments(&own(&["name=a=b", "count:=3", "on:=true", "empty="])).unwrap();
+        assert_eq!(Value::Object(map), json!({"name": "a=b", "count": 3, "on": true, "empty": ""}));
+        for wrong in [&["name"] as &[&str], &["=x"], &["a:=x"], &["a=1", "a=2"], &[":=1"]] {
+            assert!(matches!(arguments(&own(wrong)), Err(Failure::Usage(_))), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn actions_have_two_parts() {
+        assert_eq!(action_topic("prod", "service.status").unwrap().1, "/topic/prod.service.status");
+        for wrong in ["service", "a.b.c", ".b", "a.", "a b.c", "*.x", "a.>"] {
+            assert!(matches!(action_topic("prod", wrong), Err(Failure::Usage(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_above_zero_and_at_most_a_day() {
+        assert_eq!(within("90s"), Ok(Duration::from_secs(90)));
+        assert!(within("0s").is_err() && within("25h").is_err() && within("soon").is_err());
+    }
+}

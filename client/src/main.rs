@@ -1,0 +1,15 @@
+//! `muster`: the operator's command line. Everything is in the library; here is only the runtime.
+
+use muster_client::{cli, replies};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // One thread: there is one connection, and nothing to compute beside it.
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => ExitCode::from(runtime.block_on(Box::pin(cli::run(std::env::args_os())))),
+        Err(error) => {
+            eprintln!("muster: cannot start: {error}");
+            ExitCode::from(replies::EXIT_UNREACHABLE)
+        }
+    }
+}
