@@ -45,7 +45,7 @@ struct Made {
 
 /// Runs the real `musterd init` into a folder.
 pub fn init(folder: &Path) -> Said {
-    run(Command::new(binary("musterd")).arg("init").arg(folder).args(["--name", NAME]))
+    run(Command::new(binary("musterd")).args(["init", "--name", NAME, "--dir"]).arg(folder))
 }
 
 /// The PHC string of the password of the test policy.
@@ -102,6 +102,7 @@ impl Setup {
         let config = text.parse::<Table>().unwrap_or_else(|e| panic!("init's musterd.toml: {e}"));
         let mut setup = Setup { folder, config, policy: policy::POLICY.to_owned() };
         setup.set("listen.stomp", vec!["127.0.0.1:0"]);
+        setup.set("control", "musterd.sock");
         setup.set("log.level", "debug");
         setup
     }
