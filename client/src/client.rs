@@ -187,7 +187,12 @@ impl Client {
     }
 
     /// All nodes that match, or the first `most`, page after page, as one answer without `next`.
-    pub async fn find_all(&self, target: &Target, query: FindQuery, most: Option<u64>) -> Result<FindAnswer, ClientError> {
+    pub async fn find_all(
+        &self,
+        target: &Target,
+        query: FindQuery,
+        most: Option<u64>,
+    ) -> Result<FindAnswer, ClientError> {
         let most = most.unwrap_or(u64::MAX);
         let page = |have: usize| u32::try_from(most.saturating_sub(have as u64)).unwrap_or(u32::MAX).clamp(1, PAGE);
         let mut query = FindQuery { limit: Some(page(0)), ..query };
@@ -330,13 +335,15 @@ impl Drop for Events {
 /// An ERROR frame that speaks of rights is a refusal, anything else the loss of the connection.
 fn why_ended(end: Arc<SessionError>) -> ClientError {
     match &*end {
-        SessionError::Refused { code, text, retry_after } if !connect::is_passing(*code) => ClientError::Refused(Refused {
-            code: *code,
-            code_text: code.map_or("error", |code| code.as_str()).to_owned(),
-            text: text.clone(),
-            count: None,
-            retry_after: *retry_after,
-        }),
+        SessionError::Refused { code, text, retry_after } if !connect::is_passing(*code) => {
+            ClientError::Refused(Refused {
+                code: *code,
+                code_text: code.map_or("error", |code| code.as_str()).to_owned(),
+                text: text.clone(),
+                count: None,
+                retry_after: *retry_after,
+            })
+        }
         _ => ClientError::Lost(end),
     }
 }

@@ -129,8 +129,7 @@ pub enum ConfigError {
 impl File {
     /// Reads and checks the file. Relative paths in it are relative to its own directory, `~/` is the home directory.
     pub fn load(file: &Path, home: Option<&Path>) -> Result<File, ConfigError> {
-        let text =
-            std::fs::read_to_string(file).map_err(|cause| ConfigError::Read { file: file.to_owned(), cause })?;
+        let text = std::fs::read_to_string(file).map_err(|cause| ConfigError::Read { file: file.to_owned(), cause })?;
         let mut parsed = File::parse(&text, file)?;
         let base = file.parent().unwrap_or(Path::new("."));
         for path in [&mut parsed.password_file, &mut parsed.ca].into_iter().flatten() {
@@ -170,12 +169,14 @@ impl Settings {
             Some(list) => addresses(&list)?,
             None => file.brokers,
         };
-        let missing = |what, option, variable, key| ConfigError::Missing { what, option, variable, key, file: path.clone() };
+        let missing =
+            |what, option, variable, key| ConfigError::Missing { what, option, variable, key, file: path.clone() };
         if brokers.is_empty() {
             return Err(missing("a broker is", "--broker", "MUSTER_BROKERS", "brokers"));
         }
         let user = options.user.or_else(|| variable("MUSTER_USER")).or(file.user);
-        let user = user.filter(|u| !u.is_empty()).ok_or_else(|| missing("the user is", "--user", "MUSTER_USER", "user"))?;
+        let user =
+            user.filter(|u| !u.is_empty()).ok_or_else(|| missing("the user is", "--user", "MUSTER_USER", "user"))?;
         let ca = options.ca.or_else(|| variable("MUSTER_CA").map(PathBuf::from)).or(file.ca);
         let ca = ca.ok_or_else(|| missing("the CA certificate is", "--ca", "MUSTER_CA", "ca"))?;
         let password = if let Some(file) = options.password_file {
@@ -216,10 +217,9 @@ fn settings_file(named: Option<PathBuf>, home: Option<&Path>) -> Result<(File, S
 
 fn addresses(list: &str) -> Result<Vec<Address>, ConfigError> {
     let parts = list.split([',', ' ']).filter(|part| !part.is_empty());
-    parts
-        .map(|part| part.parse())
-        .collect::<Result<_, _>>()
-        .map_err(|e: muster_protocol::dial::AddressError| ConfigError::Environment { name: "MUSTER_BROKERS", cause: e.to_string() })
+    parts.map(|part| part.parse()).collect::<Result<_, _>>().map_err(|e: muster_protocol::dial::AddressError| {
+        ConfigError::Environment { name: "MUSTER_BROKERS", cause: e.to_string() }
+    })
 }
 
 #[cfg(test)]
@@ -253,7 +253,10 @@ mod tests {
     fn a_mistake_names_file_and_line_and_shows_no_secret() {
         let error = |text| File::parse(text, Path::new("my.toml")).expect_err(text).to_string();
         assert!(error("user = \"a\"\nusr = 1\n").starts_with("my.toml:2: unknown field `usr`"));
-        assert!(error("user = \"a\"\n\nbrokers = [\"tcp://x\"]\n").starts_with("my.toml:3: `tcp://x` is not a broker address"));
+        assert!(
+            error("user = \"a\"\n\nbrokers = [\"tcp://x\"]\n")
+                .starts_with("my.toml:3: `tcp://x` is not a broker address")
+        );
         assert!(error("confirm-above = -1\n").starts_with("my.toml:1: "));
         assert!(error("user = \n").starts_with("my.toml:1: "));
         let secret = error("password = \"hunter2\"\n");
@@ -264,7 +267,8 @@ mod tests {
     fn options_win_over_the_environment_over_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("m.toml");
-        std::fs::write(&path, "brokers = [\"f:1\"]\nuser = \"file\"\nca = \"ca.pem\"\npassword-file = \"~/pw\"\n").expect("write");
+        std::fs::write(&path, "brokers = [\"f:1\"]\nuser = \"file\"\nca = \"ca.pem\"\npassword-file = \"~/pw\"\n")
+            .expect("write");
         let environment = |name: &str| match name {
             "MUSTER_CONFIG" => Some(path.display().to_string()),
             "HOME" => Some("/home/o".into()),
@@ -279,7 +283,11 @@ mod tests {
         assert_eq!(settings.ca, folder.path().join("ca.pem"));
         assert!(matches!(settings.password, PasswordSource::File(path) if path == Path::new("/home/o/pw")));
         assert_eq!((settings.collective.as_str(), settings.confirm_above), ("prod", 50));
-        let options = Overrides { user: Some("option".into()), brokers: vec!["o:3".parse().expect("address")], ..Overrides::default() };
+        let options = Overrides {
+            user: Some("option".into()),
+            brokers: vec!["o:3".parse().expect("address")],
+            ..Overrides::default()
+        };
         let with_password = |name: &str| if name == "MUSTER_PASSWORD" { Some("pw".into()) } else { environment(name) };
         let settings = Settings::resolve(options, with_password).expect("settings");
         assert_eq!((settings.user.as_str(), settings.brokers[0].host()), ("option", "o"));
@@ -288,11 +296,16 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_every_way_to_set_it() {
-        let error = Settings::resolve(Overrides::default(), nothing).err().expect("no broker").to_string();
+        let error = Settings::resolve(Overrides::default(), nothing).expect_err("no broker").to_string();
         assert_eq!(error, "a broker is not set: use --broker, MUSTER_BROKERS or `brokers` in the configuration");
         let options = Overrides { config: Some("/nonexistent/m.toml".into()), ..Overrides::default() };
         assert!(matches!(Settings::resolve(options, nothing), Err(ConfigError::Read { .. })));
         let wrong = |name: &str| (name == "MUSTER_BROKERS").then(|| "a:b".to_owned());
-        assert!(Settings::resolve(Overrides::default(), wrong).err().expect("wrong").to_string().starts_with("MUSTER_BROKERS: `a:b`"));
+        assert!(
+            Settings::resolve(Overrides::default(), wrong)
+                .expect_err("wrong")
+                .to_string()
+                .starts_with("MUSTER_BROKERS: `a:b`")
+        );
     }
 }

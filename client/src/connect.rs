@@ -111,12 +111,18 @@ fn why_no_login(error: &SessionError, limit: Duration) -> String {
     match error {
         SessionError::Refused { code: Some(code), text, retry_after } => {
             let again = retry_after.map_or(String::new(), |after| {
-                format!(" (it says: again in {})", humantime::format_duration(Duration::from_secs(after.as_secs().max(1))))
+                format!(
+                    " (it says: again in {})",
+                    humantime::format_duration(Duration::from_secs(after.as_secs().max(1)))
+                )
             });
             format!("{code}: {text}{again}")
         }
         SessionError::LoginTimeout(_) => {
-            format!("no answer to the login within {} ms; the broker may be overloaded, or no Muster broker", limit.as_millis())
+            format!(
+                "no answer to the login within {} ms; the broker may be overloaded, or no Muster broker",
+                limit.as_millis()
+            )
         }
         SessionError::Closed => "closed the connection during the login; is this a Muster broker's STOMP port?".into(),
         other => other.to_string(),
@@ -138,12 +144,17 @@ fn why_not_reached(address: &Address, error: &DialError) -> String {
 fn why_no_tcp(address: &Address, cause: &io::Error) -> String {
     match cause.kind() {
         io::ErrorKind::ConnectionRefused => {
-            format!("port closed: nothing listens on port {}; is musterd running there, and on this port?", address.port())
+            format!(
+                "port closed: nothing listens on port {}; is musterd running there, and on this port?",
+                address.port()
+            )
         }
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("no route to the host ({cause}); check the network and the address")
         }
-        io::ErrorKind::TimedOut => format!("timeout: {cause}; the host is down, or a firewall drops packets to port {}", address.port()),
+        io::ErrorKind::TimedOut => {
+            format!("timeout: {cause}; the host is down, or a firewall drops packets to port {}", address.port())
+        }
         // The resolver's failures have no kind of their own.
         _ if cause.raw_os_error().is_none() => {
             format!("the name `{}` does not resolve ({cause}); check its spelling and DNS", address.host())
@@ -163,7 +174,8 @@ fn why_no_tls(address: &Address, cause: &io::Error) -> String {
             name_mismatch(address, presented)
         }
         rustls::Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => {
-            "unknown CA: the broker's certificate is not signed by the CA given; take the cluster's ca.pem (--ca)".into()
+            "unknown CA: the broker's certificate is not signed by the CA given; take the cluster's ca.pem (--ca)"
+                .into()
         }
         rustls::Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
             "expired certificate: the broker needs a new one, or this machine's clock is wrong".into()
@@ -180,7 +192,10 @@ fn why_no_tls(address: &Address, cause: &io::Error) -> String {
 
 fn name_mismatch(address: &Address, presented: &[String]) -> String {
     let names = if presented.is_empty() { String::new() } else { format!(" (it is for {})", presented.join(", ")) };
-    format!("TLS name mismatch: the certificate is not for `{}`{names}; connect by a name that it holds", address.host())
+    format!(
+        "TLS name mismatch: the certificate is not for `{}`{names}; connect by a name that it holds",
+        address.host()
+    )
 }
 
 #[cfg(test)]
@@ -218,7 +233,8 @@ mod tests {
     async fn each_failure_has_its_own_words() {
         let good = Tls::new("127.0.0.1", 1);
         let closed = address("127.0.0.1", &listener().await);
-        let error = connect(&access(vec![closed], &good.client, Duration::from_secs(5))).await.expect_err("closed").to_string();
+        let error =
+            connect(&access(vec![closed], &good.client, Duration::from_secs(5))).await.expect_err("closed").to_string();
         assert!(error.contains("port closed"), "{error}");
         let error = failure(&Tls::new("other.example.net", 1), &good).await;
         assert!(error.contains("unknown CA"), "{error}");
@@ -235,7 +251,8 @@ mod tests {
         let tls = Tls::new("127.0.0.1", 1);
         let silent = listener().await;
         let brokers = vec![address("127.0.0.1", &silent)];
-        let error = connect(&access(brokers, &tls.client, Duration::from_millis(50))).await.expect_err("silent").to_string();
+        let error =
+            connect(&access(brokers, &tls.client, Duration::from_millis(50))).await.expect_err("silent").to_string();
         assert!(error.contains("timeout"), "{error}");
         let http = listener().await;
         let brokers = vec![address("127.0.0.1", &http)];

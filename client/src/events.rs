@@ -140,7 +140,8 @@ fn ended(state: State, frame: &Frame) -> Result<RequestEvent, Misunderstood> {
 
 fn reply(frame: &Frame) -> Result<RequestEvent, Misunderstood> {
     let status = frame.headers.get(header::STATUS).unwrap_or_default();
-    let display = frame.headers.get(header::DISPLAY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let display =
+        frame.headers.get(header::DISPLAY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let answer = match State::parse(status) {
         Some(State::Ok) => Answer { status: State::Ok, data: body(frame), error: None },
         Some(status) => match serde_json::from_slice::<Failure>(&frame.body) {
@@ -178,7 +179,9 @@ mod tests {
             .header(header::NODE, "n-aaaaaaaaaaaaaaaaaaaa")
             .header(header::STATUS, "failed")
             .header(header::DISPLAY, r#"{"os.family":"Debian"}"#);
-        let Ok(Some(RequestEvent::Reply { display, answer, .. })) = RequestEvent::parse(&frame) else { panic!("a reply") };
+        let Ok(Some(RequestEvent::Reply { display, answer, .. })) = RequestEvent::parse(&frame) else {
+            panic!("a reply")
+        };
         assert_eq!(display["os.family"], "Debian");
         assert_eq!((answer.status, answer.error.map(|e| e.code)), (State::Failed, Some("not-found".into())));
         assert_eq!(answer.data["a"], 1);
@@ -190,7 +193,9 @@ mod tests {
         assert!(RequestEvent::parse(&message("lost", "nonsense")).is_err());
         assert!(RequestEvent::parse(&message("started", "")).is_err());
         assert_eq!(RequestEvent::parse(&message("novelty", "")), Ok(None));
-        let reply = message("reply", "\u{1}no json").header(header::NODE, "n-aaaaaaaaaaaaaaaaaaaa").header(header::STATUS, "odd");
+        let reply = message("reply", "\u{1}no json")
+            .header(header::NODE, "n-aaaaaaaaaaaaaaaaaaaa")
+            .header(header::STATUS, "odd");
         let Ok(Some(RequestEvent::Reply { answer, .. })) = RequestEvent::parse(&reply) else { panic!("a reply") };
         assert_eq!(answer.status, State::Failed);
     }

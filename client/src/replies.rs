@@ -350,7 +350,8 @@ mod tests {
             events.push(RequestEvent::Done(states));
             assert_eq!(code(&events), expected, "{ends:?}");
         }
-        let refused = Refused { code: None, code_text: "new".into(), text: String::new(), count: None, retry_after: None };
+        let refused =
+            Refused { code: None, code_text: "new".into(), text: String::new(), count: None, retry_after: None };
         assert_eq!(code(&[RequestEvent::Refused(refused)]), EXIT_REFUSED);
     }
 

@@ -87,7 +87,7 @@ fn run(command: Command) -> Result<()> {
         Command::Run { config } => {
             let config = Config::load(&config)?;
             start_log(&config)?;
-            runtime()?.block_on(server::run(&config))
+            Ok(runtime()?.block_on(server::run(&config))?)
         }
         Command::Ctl { config, command } => {
             let config = Config::load(&config)?;

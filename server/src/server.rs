@@ -44,6 +44,9 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Signals cannot be heard.
+    #[error("cannot listen for signals: {0}")]
+    Signal(io::Error),
     /// The control socket cannot be had.
     #[error("control socket: {0}")]
     Control(io::Error),
@@ -154,10 +157,10 @@ fn raise_descriptor_limit(connections: usize) {
 }
 
 /// Runs until SIGTERM or SIGINT, reloading the policy on SIGHUP.
-pub async fn run(config: &Config) -> anyhow::Result<()> {
+pub async fn run(config: &Config) -> Result<(), StartError> {
     let running = start(config).await?;
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hup = signal(SignalKind::hangup())?;
+    let on = |kind| signal(kind).map_err(StartError::Signal);
+    let (mut term, mut int, mut hup) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     loop {

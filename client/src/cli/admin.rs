@@ -46,7 +46,8 @@ impl Admin {
             Right::Admin => "admin",
         };
         let client = context.client().await?;
-        let query = ExplainQuery { user: asked.of.clone(), right: right.into(), destination: asked.destination.clone() };
+        let query =
+            ExplainQuery { user: asked.of.clone(), right: right.into(), destination: asked.destination.clone() };
         let answer = client.explain(&query).await?;
         let out = if asked.json {
             text::pretty_json(&serde_json::to_value(&answer).unwrap_or_default()) + "\n"

@@ -1,9 +1,9 @@
 //! What happens while requests are under way? Events into accounts, until done, lost, given up, or Ctrl-C.
 
+use super::Failure;
 use super::output;
 use super::surface::Surface;
 use super::text;
-use super::Failure;
 use crate::client::{Client, ClientError, Events, Request};
 use crate::events::RequestEvent;
 use crate::replies::Replies;
@@ -41,6 +41,8 @@ pub(crate) enum Stop {
 /// Is told of each event, with the index of its request and the time since the start.
 pub(crate) type Watch<'a> = &'a mut (dyn FnMut(&mut Surface, usize, &RequestEvent, Duration) -> io::Result<()> + Send);
 
+type Cancel<'a> = Pin<Box<dyn Future<Output = Result<(), ClientError>> + 'a>>;
+
 /// What the operator wants after Ctrl-C.
 enum Mood {
     Running,
@@ -48,7 +50,9 @@ enum Mood {
     Cancelling,
 }
 
-/// Sends the requests and follows them to the end. `before` and `planned` are for the progress bar alone.
+/// Sends the requests and follows them to the end.
+///
+/// `before`: the accounts of earlier batches, which no error may lose. `planned`: nodes of all batches, for the progress bar.
 pub(crate) async fn drive(
     client: &Client,
     surface: &mut Surface,
@@ -57,10 +61,14 @@ pub(crate) async fn drive(
     watch: Watch<'_>,
 ) -> Result<(Vec<Replies>, Stop), Failure> {
     let planned_nodes = |request: &Request| Replies::planned(request.nodes.iter().copied()).dry_run(request.dry_run);
-    let accounts = requests.iter().map(planned_nodes).collect();
+    let accounts: Vec<Replies> = requests.iter().map(planned_nodes).collect();
     let begun = Instant::now();
     let longest = requests.iter().map(|request| request.reply_within.unwrap_or(DEFAULT_REPLY_WITHIN)).max();
-    let events = client.request(requests).await?;
+    let events = match client.request(requests).await {
+        Ok(events) => events,
+        Err(error) if before.is_empty() => return Err(error.into()),
+        Err(error) => return Ok((accounts, Stop::Lost(error.to_string()))),
+    };
     let under_way = UnderWay {
         client,
         requests,
@@ -71,9 +79,7 @@ pub(crate) async fn drive(
         mood: Mood::Running,
         cancelling: None,
     };
-    let result = Box::pin(under_way.follow(surface, before, planned, watch)).await;
-    surface.progress.update(&[], None);
-    result
+    Box::pin(under_way.follow(surface, before, planned, watch)).await
 }
 
 struct UnderWay<'a> {
@@ -85,7 +91,7 @@ struct UnderWay<'a> {
     deadline: Instant,
     mood: Mood,
     /// Told to the broker while its events go on being read: the answer comes over the same connection.
-    cancelling: Option<Pin<Box<dyn Future<Output = Result<(), ClientError>> + 'a>>>,
+    cancelling: Option<Cancel<'a>>,
 }
 
 impl UnderWay<'_> {
@@ -107,7 +113,12 @@ impl UnderWay<'_> {
                         watch(surface, index, &event, self.begun.elapsed())?;
                         surface.progress.update(&[before, &self.accounts], planned);
                     }
-                    Err(error) if self.accounts.iter().all(|account| account.asked() == 0) => return Err(error.into()),
+                    Err(error) if before.is_empty() && self.accounts.iter().all(|account| account.total().is_none()) => {
+                        if !matches!(error, ClientError::Refused(_)) {
+                            surface.note("It is not known whether any node has the request.");
+                        }
+                        return Err(error.into());
+                    }
                     Err(error) => break Stop::Lost(error.to_string()),
                 },
                 () = surface.interrupted() => match self.mood {
@@ -158,7 +169,8 @@ impl UnderWay<'_> {
                 match client.cancel(id).await {
                     Ok(_) => {}
                     // It ended by itself in the meantime.
-                    Err(ClientError::Refused(refused)) if refused.code == Some(muster_protocol::error::Code::NoSuchRequest) => {}
+                    Err(ClientError::Refused(refused))
+                        if refused.code == Some(muster_protocol::error::Code::NoSuchRequest) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -170,6 +182,9 @@ impl UnderWay<'_> {
     fn still_running(&self) -> String {
         let waiting: Vec<_> = self.accounts.iter().flat_map(Replies::waiting).collect();
         let asked: u64 = self.accounts.iter().map(Replies::asked).sum();
+        if self.accounts.iter().all(|account| account.total().is_none()) {
+            return "Interrupted: the broker has not named the nodes yet.".into();
+        }
         let mut out = format!("Interrupted: {} of {} have not ended.", waiting.len(), output::nodes(asked));
         for (id, node) in waiting.iter().take(NAMED) {
             let state = if node.started { "running" } else { "not known to have started" };

@@ -2,8 +2,8 @@
 
 use super::target::TargetOptions;
 use super::{Context, Failure, text};
-use crate::events::Misunderstood;
 use crate::client::ClientError;
+use crate::events::Misunderstood;
 use crate::replies::{EXIT_NONE, EXIT_OK};
 use clap::Args;
 use muster_protocol::message::NodeId;
@@ -75,7 +75,8 @@ fn output_name(answer: &muster_protocol::request::NodeAnswer) -> String {
 
 impl Explanation {
     fn tree(&self, depth: usize, out: &mut String) {
-        let because = if self.because.is_empty() { String::new() } else { format!("  ({})", text::clean(&self.because)) };
+        let because =
+            if self.because.is_empty() { String::new() } else { format!("  ({})", text::clean(&self.because)) };
         let outcome = text::clean(&self.outcome);
         out.push_str(&format!("{:indent$}{outcome:<8}{}{because}\n", "", text::clean(&self.text), indent = 2 * depth));
         self.parts.iter().for_each(|part| part.tree(depth + 1, out));

@@ -18,13 +18,13 @@ pub(crate) struct Find {
     #[command(flatten)]
     target: TargetOptions,
     /// Show these facts too, separated by commas or repeated
-    #[arg(short = 'f', long = "facts", value_name = "PATH", value_delimiter = ',')]
+    #[arg(short = 'f', long = "facts", value_name = "PATH", value_delimiter = ',', help_heading = "Output")]
     facts: Vec<String>,
     /// List no more than this many nodes
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Output")]
     limit: Option<u64>,
     /// Print the number of nodes only
-    #[arg(long, conflicts_with_all = ["json", "ndjson", "facts", "limit"])]
+    #[arg(long, conflicts_with_all = ["json", "ndjson", "facts", "limit"], help_heading = "Output")]
     count: bool,
     #[command(flatten)]
     format: Format,
@@ -60,7 +60,9 @@ pub(super) fn exit_code(answer: &FindAnswer) -> u8 {
 
 /// Refuses what is no path before anything is sent.
 pub(super) fn check_paths(paths: &[String]) -> Result<(), Failure> {
-    let wrong = paths.iter().find_map(|path| Path::parse(path).err().map(|error| format!("`{path}` is not a fact path: {error}")));
+    let wrong = paths
+        .iter()
+        .find_map(|path| Path::parse(path).err().map(|error| format!("`{path}` is not a fact path: {error}")));
     wrong.map_or(Ok(()), |text| Err(Failure::Usage(text)))
 }
 
@@ -103,7 +105,10 @@ fn summary(answer: &FindAnswer) -> String {
         out.push_str(&if shown < answer.count { format!("; the first {shown} are shown.") } else { ".".to_owned() });
     }
     if answer.registering > 0 {
-        out.push_str(&format!("\n{} registering: connected, and not yet to be matched.", output::nodes(answer.registering)));
+        out.push_str(&format!(
+            "\n{} registering: connected, and not yet to be matched.",
+            output::nodes(answer.registering)
+        ));
     }
     if !answer.gone.is_empty() {
         out.push_str(&gone(&answer.gone));
@@ -119,6 +124,10 @@ fn gone(gone: &[GoneNode]) -> String {
     let rows: Vec<String> = table.to_string().lines().map(|line| format!("\n  {line}")).collect();
     let more = gone.len().saturating_sub(GONE_SHOWN);
     let more = if more > 0 { format!("\n  … and {more} more; --json lists all") } else { String::new() };
-    let verb = if gone.len() == 1 { "matched when it was last seen and is gone" } else { "matched when they were last seen and are gone" };
+    let verb = if gone.len() == 1 {
+        "matched when it was last seen and is gone"
+    } else {
+        "matched when they were last seen and are gone"
+    };
     format!("\n{} {verb}:{}{more}", output::nodes(gone.len() as u64), rows.concat())
 }

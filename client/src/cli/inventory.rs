@@ -55,7 +55,8 @@ fn page(node: &NodeAnswer) -> String {
         } else {
             "reported"
         };
-        let path = Path::from_segments(segments.iter().copied()).map_or_else(|| segments.join("."), |path| path.to_string());
+        let path =
+            Path::from_segments(segments.iter().copied()).map_or_else(|| segments.join("."), |path| path.to_string());
         table.row([text::clean(&path), text::scalar(value), source.to_owned()]);
     }
     out + &table.to_string()

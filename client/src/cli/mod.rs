@@ -184,10 +184,11 @@ struct Context {
 
 impl Context {
     fn settings(&mut self) -> Result<&Settings, Failure> {
-        if self.settings.is_none() {
-            self.settings = Some(Settings::resolve(self.options.clone(), |name| std::env::var(name).ok())?);
-        }
-        self.settings.as_ref().ok_or(Failure::Interrupted)
+        let settings = match self.settings.take() {
+            Some(settings) => settings,
+            None => Settings::resolve(self.options.clone(), |name| std::env::var(name).ok())?,
+        };
+        Ok(self.settings.insert(settings))
     }
 
     async fn client(&mut self) -> Result<Client, Failure> {
@@ -218,7 +219,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return if error.use_stderr() { EXIT_USAGE } else { 0 };
         }
     };
-    let context = Context { options: Overrides::default(), settings: None, client: None, surface: Surface::of_process() };
+    let context =
+        Context { options: Overrides::default(), settings: None, client: None, surface: Surface::of_process() };
     Box::pin(execute(cli, context)).await
 }
 

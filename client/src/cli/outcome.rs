@@ -58,7 +58,12 @@ impl Outcome {
         };
         let mut silent = output::silent(&self.accounts, unanswered);
         let reason = "the command stopped before its batch";
-        silent.extend(self.not_asked.iter().map(|&node| Silent { node, display: None, state: "not-asked", reason: reason.into() }));
+        silent.extend(self.not_asked.iter().map(|&node| Silent {
+            node,
+            display: None,
+            state: "not-asked",
+            reason: reason.into(),
+        }));
         for node in &mut silent {
             node.display = node.display.or_else(|| self.chosen.get(&node.node));
         }
@@ -130,7 +135,8 @@ impl Outcome {
             return String::new();
         }
         let columns = output::display_columns(targets.iter().map(|(_, node)| &node.display));
-        let mut table = Table::new(std::iter::once("NODE".to_owned()).chain(columns.iter().map(|path| text::clean(path))));
+        let mut table =
+            Table::new(std::iter::once("NODE".to_owned()).chain(columns.iter().map(|path| text::clean(path))));
         for (id, node) in targets {
             let facts = columns.iter().map(|path| output::cell(&node.display, path));
             table.row(std::iter::once(id.to_string()).chain(facts));
@@ -182,7 +188,13 @@ impl Outcome {
 }
 
 /// Prints events as they come, where the format asks for it. A refusal waits for the end: it may still be answered.
-pub(crate) fn as_it_comes(surface: &mut Surface, request: &Request, event: &RequestEvent, format: Format, ungrouped: bool) -> io::Result<()> {
+pub(crate) fn as_it_comes(
+    surface: &mut Surface,
+    request: &Request,
+    event: &RequestEvent,
+    format: Format,
+    ungrouped: bool,
+) -> io::Result<()> {
     if format.ndjson {
         let Some(mut line) = event_json(event) else { return Ok(()) };
         line["request"] = json!(request.id.as_str());

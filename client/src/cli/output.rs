@@ -145,7 +145,12 @@ pub(crate) fn silent<'a>(accounts: &'a [Replies], unanswered: &str) -> Vec<Silen
             };
             silent.push(Silent { node, display: Some(&known.display), state, reason });
         }
-        let left = |node| Silent { node, display: None, state: "left", reason: "disconnected, or matched no longer, before it was asked".into() };
+        // Without a word of the broker nothing is known of these nodes.
+        let (state, reason) = match replies.total() {
+            Some(_) => ("left", "disconnected, or matched no longer, before it was asked"),
+            None => ("no-answer", unanswered),
+        };
+        let left = |node| Silent { node, display: None, state, reason: reason.into() };
         silent.extend(replies.vanished().map(left));
     }
     silent.sort_by_key(|silent| (silent.state, silent.node));

@@ -39,7 +39,9 @@ pub enum PasswordError {
         what: &'static str,
     },
     /// Nobody to ask.
-    #[error("no password and no terminal to ask on: use --password-file, MUSTER_PASSWORD_FILE or `password-file` in the configuration (a file of mode 0600), or MUSTER_PASSWORD")]
+    #[error(
+        "no password and no terminal to ask on: use --password-file, MUSTER_PASSWORD_FILE or `password-file` in the configuration (a file of mode 0600), or MUSTER_PASSWORD"
+    )]
     NoTerminal,
     /// The prompt failed, or nothing was typed.
     #[error("no password was typed{}", .0.as_ref().map_or(String::new(), |e| format!(": {e}")))]

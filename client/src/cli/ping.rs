@@ -23,13 +23,13 @@ pub(crate) struct Ping {
     #[command(flatten)]
     target: TargetOptions,
     /// How long answers are awaited [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = run::within)]
+    #[arg(long, value_name = "TIME", value_parser = run::within, help_heading = "Request")]
     timeout: Option<Duration>,
     /// Ask nobody unless exactly N nodes match
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Request")]
     expect: Option<u64>,
     /// Ask nobody if more than N nodes match
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Request")]
     max_targets: Option<u64>,
     #[command(flatten)]
     format: Format,
@@ -76,7 +76,8 @@ impl Ping {
 }
 
 fn table(accounts: &[Replies], times: &BTreeMap<NodeId, Duration>, paint: Paint) -> String {
-    let answered: Vec<_> = accounts.iter().flat_map(Replies::targets).filter(|(id, _)| times.contains_key(id)).collect();
+    let answered: Vec<_> =
+        accounts.iter().flat_map(Replies::targets).filter(|(id, _)| times.contains_key(id)).collect();
     if answered.is_empty() {
         return String::new();
     }

@@ -1,8 +1,9 @@
 //! How far is a request? A bar on stderr that knows its total; nothing where stderr is no terminal.
 
 use super::output;
-use crate::replies::{Replies, Summary};
+use crate::replies::Replies;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The bar, or its absence.
@@ -23,11 +24,14 @@ impl Progress {
         }
         let all = || accounts.iter().copied().flatten();
         let Some(total) = planned.or_else(|| all().map(Replies::total).sum()) else { return };
-        let summary = Summary::of(all());
+        let mut states = BTreeMap::new();
+        for (state, count) in all().flat_map(Replies::states) {
+            *states.entry(*state).or_default() += count;
+        }
         let bar = self.bar.get_or_insert_with(new_bar);
         bar.set_length(total);
-        bar.set_position(summary.states.values().sum());
-        bar.set_message(output::states(&summary.states));
+        bar.set_position(states.values().sum());
+        bar.set_message(output::states(&states));
     }
 
     /// Runs `write` with the bar out of the way.

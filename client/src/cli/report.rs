@@ -16,7 +16,7 @@ pub(crate) struct Report {
     #[command(flatten)]
     target: TargetOptions,
     /// List no more than this many values, 1 to 1000
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Output")]
     limit: Option<u32>,
     /// Print one JSON document
     #[arg(long, help_heading = "Output")]
@@ -51,7 +51,8 @@ fn histogram(path: &str, answer: &ReportAnswer) -> String {
     if answer.missing > 0 {
         table.row(["(missing)".into(), answer.missing.to_string(), share(answer.missing, answer.count)]);
     }
-    let more = if answer.more > 0 { format!("({} more values; --limit shows more)\n", answer.more) } else { String::new() };
+    let more =
+        if answer.more > 0 { format!("({} more values; --limit shows more)\n", answer.more) } else { String::new() };
     format!("{table}{more}")
 }
 

@@ -105,7 +105,9 @@ impl Run {
 
 /// The module, and the topic of `MODULE.ACTION` in the collective.
 pub(super) fn action_topic(collective: &str, action: &str) -> Result<(String, String), Failure> {
-    let wrong = |why: String| Failure::Usage(format!("`{action}` is no action: {why}; expected MODULE.ACTION, such as service.status"));
+    let wrong = |why: String| {
+        Failure::Usage(format!("`{action}` is no action: {why}; expected MODULE.ACTION, such as service.status"))
+    };
     let Some((module, rest)) = action.split_once('.') else { return Err(wrong("a dot is missing".into())) };
     if module.is_empty() || rest.is_empty() || rest.contains('.') {
         return Err(wrong("it must have two parts".into()));
@@ -165,7 +167,8 @@ impl Work<'_> {
 
     /// How many nodes match, if the broker refused because of our threshold and not because of the operator's own limit.
     async fn to_confirm(&self, request: &Request, accounts: &[Replies]) -> Result<Option<u64>, Failure> {
-        let refusal = accounts.iter().find_map(Replies::refusal).filter(|refused| refused.code == Some(Code::TooManyTargets));
+        let refusal =
+            accounts.iter().find_map(Replies::refusal).filter(|refused| refused.code == Some(Code::TooManyTargets));
         let (Some(refused), Some(threshold)) = (refusal, self.threshold) else { return Ok(None) };
         let count = match refused.count {
             Some(count) => count,
@@ -178,7 +181,8 @@ impl Work<'_> {
     /// The nodes are chosen first; each batch is a request narrowed to some of them, and begins when the one before has ended.
     async fn in_batches(&mut self, template: Request) -> Result<Outcome, Failure> {
         let guards = &self.run.guards;
-        let most = guards.limit.and_then(|limit| if let Amount::Nodes(nodes) = limit { Some(nodes.get()) } else { None });
+        let most =
+            guards.limit.and_then(|limit| if let Amount::Nodes(nodes) = limit { Some(nodes.get()) } else { None });
         let found = self.client.find_all(&template.target, self.query(None), most).await?;
         let wanted = guards.limit.map_or(found.count, |limit| limit.of(found.count));
         let chosen: Vec<_> = found.nodes.into_iter().take(usize::try_from(wanted).unwrap_or(usize::MAX)).collect();
@@ -218,7 +222,8 @@ impl Work<'_> {
     /// The broker checks the guards of one request; of several that make one command they are checked here.
     fn check_guards(&self, total: u64) -> Result<(), Failure> {
         let guards = &self.run.guards;
-        let refused = |code: Code, text: String| Err(Failure::Refused(format!("refused: {code}: {text}\n  {}", code.cure())));
+        let refused =
+            |code: Code, text: String| Err(Failure::Refused(format!("refused: {code}: {text}\n  {}", code.cure())));
         match (guards.expect, guards.max_targets) {
             (Some(expected), _) if expected != total => {
                 refused(Code::UnexpectedTargets, format!("{} to be asked, not {expected}", output::nodes(total)))
@@ -247,11 +252,18 @@ impl Work<'_> {
     }
 
     async fn confirm(&mut self, count: u64) -> Result<(), Failure> {
-        let what = format!("{} would go to {}, more than {}", self.run.action, output::nodes(count), self.threshold.unwrap_or_default());
+        let what = format!(
+            "{} would go to {}, more than {}",
+            self.run.action,
+            output::nodes(count),
+            self.threshold.unwrap_or_default()
+        );
         let surface = &mut self.context.surface;
         surface.progress.clear();
         if !surface.asks {
-            let cure = format!("say --yes, or --expect {count}, if that is what you mean; `confirm-above` in the configuration moves the threshold");
+            let cure = format!(
+                "say --yes, or --expect {count}, if that is what you mean; `confirm-above` in the configuration moves the threshold"
+            );
             return Err(Failure::Refused(format!("{what}, and there is no terminal to ask on: {cure}")));
         }
         match surface.ask(&format!("{what}. Go on? [y/N] ")).await.as_deref().map(str::to_lowercase).as_deref() {

@@ -68,7 +68,11 @@ impl Surface {
     /// Puts a question; the answer comes, without line feed, when it comes. Closed input answers nothing.
     pub(crate) fn question(&mut self, prompt: &str) -> oneshot::Receiver<String> {
         let Surface { out, err, progress, .. } = self;
-        progress.suspend(|| out.flush().and_then(|()| err.write_all(text::clean(prompt).as_bytes())).and_then(|()| err.flush())).unwrap_or_default();
+        progress
+            .suspend(|| {
+                out.flush().and_then(|()| err.write_all(text::clean(prompt).as_bytes())).and_then(|()| err.flush())
+            })
+            .unwrap_or_default();
         (self.lines)()
     }
 

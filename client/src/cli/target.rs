@@ -14,7 +14,7 @@ pub(crate) struct TargetOptions {
     pub(crate) expressions: Vec<String>,
     /// One fact: datacenter=a, 'cpu.count>=8', os=/deb/
     #[arg(short = 'F', long = "fact", value_name = "FACT")]
-    pub(crate) facts: Vec<String>,
+    pub(crate) fact_filters: Vec<String>,
     /// One class: webserver, /web/
     #[arg(short = 'C', long = "class", value_name = "CLASS")]
     pub(crate) classes: Vec<String>,
@@ -27,7 +27,8 @@ pub(crate) struct TargetOptions {
 }
 
 /// What is said where a target is missing; the broker would say the same.
-const NO_TARGET: &str = "target-required: no target is given. Say which nodes with -w, -F, -C or -W, or --all if every node is meant.";
+const NO_TARGET: &str =
+    "target-required: no target is given. Say which nodes with -w, -F, -C or -W, or --all if every node is meant.";
 
 impl TargetOptions {
     /// The target; none at all is refused.
@@ -45,12 +46,13 @@ impl TargetOptions {
         let mut filters = Vec::new();
         for (option, texts, parse) in [
             ("-w", &self.expressions, Filter::parse as fn(&str) -> Result<Filter, FilterError>),
-            ("-F", &self.facts, shorthand::fact),
+            ("-F", &self.fact_filters, shorthand::fact),
             ("-C", &self.classes, shorthand::class),
             ("-W", &self.with, shorthand::with),
         ] {
             for text in texts {
-                let filter = parse(text).map_err(|error| Failure::Usage(format!("{option}: {}", error.render(text))))?;
+                let filter = parse(text)
+                    .map_err(|error| Failure::Usage(format!("{option} cannot be read:\n{}", error.render(text))))?;
                 filters.push(filter);
             }
         }
@@ -64,7 +66,13 @@ mod tests {
 
     fn options(expressions: &[&str], facts: &[&str], classes: &[&str], with: &[&str]) -> TargetOptions {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        TargetOptions { expressions: own(expressions), facts: own(facts), classes: own(classes), with: own(with), all: false }
+        TargetOptions {
+            expressions: own(expressions),
+            fact_filters: own(facts),
+            classes: own(classes),
+            with: own(with),
+            all: false,
+        }
     }
 
     #[test]
@@ -77,10 +85,15 @@ mod tests {
 
     #[test]
     fn a_mistake_is_shown_with_a_caret() {
-        let Err(Failure::Usage(text)) = options(&["datacenter=a andd class=web"], &[], &[], &[]).resolve() else { panic!("usage") };
-        assert!(text.starts_with("-w: ") && text.contains("andd") && text.contains('^'), "{text}");
+        let Err(Failure::Usage(text)) = options(&["datacenter=a andd class=web"], &[], &[], &[]).resolve() else {
+            panic!("usage")
+        };
+        assert!(
+            text.starts_with("-w cannot be read:\ndatacenter") && text.contains("andd") && text.contains('^'),
+            "{text}"
+        );
         let Err(Failure::Usage(text)) = options(&[], &["datacenter"], &[], &[]).resolve() else { panic!("usage") };
-        assert!(text.starts_with("-F: "), "{text}");
+        assert!(text.starts_with("-F cannot be read:\n"), "{text}");
     }
 
     #[test]

@@ -20,9 +20,14 @@ fn visible(c: char) -> char {
         '\u{7f}' => '␡',
         '\u{80}'..='\u{9f}' => '\u{fffd}', // C1: some terminals take U+009B as the start of an escape
         // Marks that reorder or hide what stands beside them, and line breaks of another kind.
-        '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {
-            '\u{fffd}'
-        }
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{200b}'
+        | '\u{200e}'
+        | '\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' => '\u{fffd}',
         other => other,
     }
 }
@@ -125,7 +130,9 @@ fn inline(value: &Value) -> Option<String> {
 
 /// A list of flat objects is easier to read as a table.
 fn is_table(items: &[Value]) -> bool {
-    let flat = |value: &Value| value.as_object().is_some_and(|map| !map.is_empty() && map.values().all(|v| inline(v).is_some()));
+    let flat = |value: &Value| {
+        value.as_object().is_some_and(|map| !map.is_empty() && map.values().all(|v| inline(v).is_some()))
+    };
     items.len() > 1 && items.iter().all(flat)
 }
 

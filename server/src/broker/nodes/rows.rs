@@ -6,53 +6,6 @@ use roaring::RoaringBitmap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row(pub u32);
 
-/// How often a row has been given out: what was meant for a row's earlier node carries an older one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Generation(pub u32);
-
-/// Gives out rows, lowest free one last freed first, so that the bitmaps stay dense.
-#[derive(Debug, Default)]
-pub struct RowTable {
-    generations: Vec<Generation>,
-    free: Vec<Row>,
-    taken: RoaringBitmap,
-}
-
-impl RowTable {
-    /// A row of one's own, and the generation by which it is known from now on.
-    pub fn take(&mut self) -> (Row, Generation) {
-        let row = self.free.pop().unwrap_or_else(|| {
-            self.generations.push(Generation::default());
-            // A broker runs out of sockets long before 2^32 nodes.
-            Row(self.generations.len() as u32 - 1)
-        });
-        self.taken.insert(row.0);
-        let generation = &mut self.generations[row.0 as usize];
-        generation.0 = generation.0.wrapping_add(1);
-        (row, *generation)
-    }
-
-    /// Gives a row back; false if it was not taken, or by an earlier generation.
-    pub fn give_back(&mut self, row: Row, generation: Generation) -> bool {
-        let current = self.is_current(row, generation);
-        if current {
-            self.taken.remove(row.0);
-            self.free.push(row);
-        }
-        current
-    }
-
-    /// True while the row belongs to the node that it was given to with this generation.
-    pub fn is_current(&self, row: Row, generation: Generation) -> bool {
-        self.taken.contains(row.0) && self.generation(row) == Some(generation)
-    }
-
-    /// The generation of a row that has ever been given out.
-    pub fn generation(&self, row: Row) -> Option<Generation> {
-        self.generations.get(row.0 as usize).copied()
-    }
-}
-
 /// The rows that have one value. Most values of a unique fact have one row, and a bitmap for each would be waste.
 #[derive(Debug, Clone)]
 pub(super) enum Rows {
