@@ -351,12 +351,12 @@ impl Broker {
             Some((Some(request), _)) => note.with("request", request),
             _ => note,
         });
-        if let Some((request, reply_to)) = answer {
-            if self.answer_refused(id, request.as_ref(), &reply_to, &refusal, None, now) {
-                return;
-            }
+        let answered = answer.is_some_and(|(request, reply_to)| {
+            self.answer_refused(id, request.as_ref(), &reply_to, &refusal, None, now)
+        });
+        if !answered {
+            self.close(id, Some(refusal), "refused", now);
         }
-        self.close(id, Some(refusal), "refused", now);
     }
 
     /// Ends a session from this side; what it already has in its outbox is still sent, unless it does not read.

@@ -328,7 +328,7 @@ impl Broker {
             headers.push(header::DISPLAY, &json_text(&self.display(caller, row)));
             headers.push("content-type", "application/json");
         }
-        self.to_queue(queue, headers, sent.body.clone(), now);
+        self.put_on_queue(queue, headers, sent.body.clone(), now);
         if let Answer::Reply(state) = answer {
             self.counters.replies += 1;
             self.requests.settle(key, row, state);
@@ -400,7 +400,7 @@ impl Broker {
         }
         self.note(done_note(&pending.user, &pending.id, &done));
         let headers = event_headers(Some(&pending.id), Event::Done);
-        self.to_queue(&pending.queue, headers, json_bytes(&done), now);
+        self.put_on_queue(&pending.queue, headers, json_bytes(&done), now);
     }
 
     fn accepted(&mut self, key: Key, count: u64, rows: &[u32], more: bool, now: Now) {
@@ -413,7 +413,7 @@ impl Broker {
         }
         let nodes = rows.iter().filter_map(|row| Some(NodeRef { id: self.nodes.get(*row)?.id, display: self.display(caller, *row) }));
         let body = json_bytes(&Accepted { broker: self.settings.name.clone(), nodes: nodes.collect() });
-        self.to_queue(&queue, headers, body, now);
+        self.put_on_queue(&queue, headers, body, now);
     }
 
     fn outcome(&mut self, key: Key, state: State, rows: &[u32], reason: &str, now: Now) {
@@ -425,7 +425,7 @@ impl Broker {
         };
         let (queue, headers) = (pending.queue.clone(), event_headers(Some(&pending.id), event));
         let nodes = rows.iter().filter_map(|row| self.nodes.get(*row).map(|n| n.id)).collect();
-        self.to_queue(&queue, headers, json_bytes(&Outcome { nodes, reason: reason.to_owned() }), now);
+        self.put_on_queue(&queue, headers, json_bytes(&Outcome { nodes, reason: reason.to_owned() }), now);
     }
 
     /// `refused` on the reply queue; false if there is no such queue.
@@ -445,12 +445,12 @@ impl Broker {
         if let Some(count) = count {
             headers.push(header::COUNT, &count.to_string());
         }
-        self.to_queue(&queue, headers, Bytes::new(), now);
+        self.put_on_queue(&queue, headers, Bytes::new(), now);
         true
     }
 
     /// Puts an event on a reply queue.
-    pub(super) fn to_queue(&mut self, queue: &Destination, headers: Headers, body: Bytes, now: Now) {
+    pub(super) fn put_on_queue(&mut self, queue: &Destination, headers: Headers, body: Bytes, now: Now) {
         let Some(target) = self.queues.get(queue).cloned() else { return };
         let message = Arc::new(Message { destination: queue.to_string(), headers, body, expires: None });
         let permit = Permit::ReplyQueue { subscription: &target.subscription };
