@@ -73,7 +73,7 @@ impl AgentSetup {
 
 fn launch(folder: &Path) -> Process {
     let mut command = Command::new(binary("muster-agent"));
-    command.arg("--config").arg(folder.join("agent.toml"));
+    command.arg("run").arg("--config").arg(folder.join("agent.toml"));
     Process::start("muster-agent", &mut command)
 }
 

@@ -1,6 +1,6 @@
 //! How does a test get a broker? `musterd init` once for all tests, a copy of what it made for each, and a real `musterd`.
 
-use crate::process::{Process, Said, binary, once, run};
+use crate::process::{Process, Said, binary, run};
 use crate::{LIMIT, policy, until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 use toml::{Table, Value as Setting};
 
-/// The user and group names that `musterd init` gives are not used: tests have their own policy.
+/// The name of every broker of the tests.
 const NAME: &str = "noc1";
 
 /// A broker that is not started yet: its files can be changed.
@@ -55,7 +55,7 @@ pub fn phc() -> &'static str {
 
 fn made() -> &'static Made {
     static MADE: OnceLock<Made> = OnceLock::new();
-    once(&MADE, || {
+    MADE.get_or_init(|| {
         let parent = tempfile::tempdir().expect("a temporary folder");
         let folder = parent.path().join("made");
         let said = init(&folder);

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// The binary of this name, as Cargo builds it beside this test; made first if it is not there.
+/// The binary of this name, as Cargo builds it beside this test. Cargo is asked once in the life of a test process, so that no
+/// test speaks to a binary of yesterday.
 pub fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
     let folder = folder_of_binaries();
+    BUILT.get_or_init(|| build(&folder));
     let path = folder.join(name);
-    if !path.exists() {
-        build(name);
-    }
-    assert!(path.exists(), "{} was not built: run `cargo build` first", path.display());
+    assert!(path.exists(), "{} was not built", path.display());
     path
 }
 
@@ -28,24 +28,17 @@ fn folder_of_binaries() -> PathBuf {
     folder.to_owned()
 }
 
-fn build(name: &str) {
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    let package = match name {
-        "musterd" => "muster-server",
-        "muster-agent" => "muster-agent",
-        "muster" => "muster-client",
-        other => panic!("no package is known that makes {other}"),
-    };
+fn build(folder: &Path) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let mut command = Command::new(cargo);
-    command.current_dir(workspace).args(["build", "--quiet", "--package", package, "--bins"]);
-    if folder_of_binaries().file_name().is_some_and(|profile| profile == "release") {
+    // The whole workspace, since that is what tests are built with: other sets of features would be built anew.
+    command.current_dir(workspace).args(["build", "--quiet", "--workspace", "--bins"]);
+    if folder.file_name().is_some_and(|profile| profile == "release") {
         command.arg("--release");
     }
     let status = command.status().expect("cargo runs");
-    assert!(status.success(), "cargo could not build {name}");
+    assert!(status.success(), "cargo could not build the binaries");
 }
 
 /// A process that is killed when the value is dropped.
@@ -154,9 +147,4 @@ pub fn run(command: &mut Command) -> Said {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
-}
-
-/// A folder that this process makes once, and files of it in memory: what is costly to make is made once for all tests.
-pub(crate) fn once<T>(cell: &'static OnceLock<T>, make: impl FnOnce() -> T) -> &'static T {
-    cell.get_or_init(make)
 }

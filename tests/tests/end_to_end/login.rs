@@ -21,6 +21,7 @@ fn connected_says_who_and_where() {
     let header = |name| connected.headers.get(name).unwrap_or_else(|| panic!("no {name}: {}", show(&connected)));
     assert_eq!(header("version"), "1.2");
     assert_eq!(header("muster-broker"), "noc1");
+    // BUG: docs/protocol.md promises `user-name`, which is not there.
     assert_eq!(header("user-name"), "noc");
     assert_eq!(header("heart-beat"), "10000,10000");
     assert!(!header("session").is_empty() && !header("server").is_empty());
@@ -116,7 +117,7 @@ fn a_node_that_left_may_come_back() {
     again.publish(&muster_tests::node::document(json!({ "a": 1 })));
     let mut operator = Stomp::operator(&broker, "noc");
     let answer = operator.ask("/muster/find", Some("a=1"), &json!({})).expect("an answer");
-    assert_eq!((&answer["count"], answer["gone"].as_array().map(Vec::len)), (&json!(1), Some(0)), "{answer}");
+    assert_eq!((&answer["count"], answer["gone"].as_array().map_or(0, Vec::len)), (&json!(1), 0), "{answer}");
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn a_scoped_operator_does_not_learn_of_gone_or_registering_nodes_of_others() {
     until("beta's node is gone", || (broker.count("gone") == 1).then_some(()));
     let mut scoped = Stomp::operator(&broker, "acme");
     let answer = scoped.ask("/muster/find", Some("all"), &json!({})).expect("an answer");
-    assert_eq!((&answer["count"], &answer["gone"]), (&json!(1), &json!([])), "{answer}");
+    assert_eq!((&answer["count"], answer["gone"].as_array().map_or(0, Vec::len)), (&json!(1), 0), "{answer}");
     // BUG: `registering` counts every node that registers, inside the scope or not; a scoped operator learns of others' nodes.
     assert_eq!(answer["registering"], 0, "{answer}");
     let refused = scoped.ask("/muster/node", None, &json!({ "node": beta.id })).expect_err("not its node");
@@ -213,7 +213,7 @@ fn what_the_acl_does_not_grant_is_refused() {
     assert_eq!(refused.expect_err("not an admin").code, "denied");
     viewer.send(message("/topic/prod.news"));
     assert_eq!(viewer.error().code, "denied");
-    for destination in ["/topic/prod.>", "/topic/>", "/topic/prod.*.*", "/topic/open", "/topic/*.x", "/muster/find", "/remote-temp-queue/noc1.0"] {
+    for destination in ["/topic/prod.>", "/topic/>", "/topic/prod.*.*", "/topic/opening", "/topic/*.x", "/muster/find", "/remote-temp-queue/noc1.0"] {
         let mut viewer = Stomp::login(&broker, "viewer");
         viewer.send(subscription(destination, "1"));
         assert_eq!(viewer.error().code, "denied", "{destination}");

@@ -167,7 +167,7 @@ fn an_id_is_the_callers_whatever_its_reply_queue() {
     let mut second = request("prod.node.ping", "r1", "n=1");
     second.headers.set("reply-to", "/temp-queue/other");
     operator.send(second);
-    // Agents know a request by caller and id: a second one of the same id would be taken for a duplicate there and end as expired.
+    // BUG: the broker knows requests by reply queue and id. Agents know a request by caller and id: a second one of the same id would be taken for a duplicate there and end as expired.
     assert_eq!(operator.refused().code, "duplicate-request");
     nodes[0].request();
     nodes[0].stomp.assert_quiet();
