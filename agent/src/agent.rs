@@ -102,6 +102,7 @@ pub async fn run(config: Config, mut stop: Stop) -> Result<(), AgentError> {
             () = sleep(wait) => {}
         }
     }
+    finish(&desk).await;
     desk.status.enter(State::Stopped);
     tracing::info!("muster-agent has stopped");
     Ok(())
@@ -310,6 +311,15 @@ async fn act(desk: &Arc<Desk>, session: &Session, frame: &Frame, collective: &st
 
 /// No new requests; those under way have their time, then they are stopped; then goodbye.
 async fn leave<S: AsyncRead + AsyncWrite>(desk: &Arc<Desk>, session: Session, mut incoming: Incoming<S>) {
+    finish(desk).await;
+    let _ = session.disconnect().await;
+    // Until the broker has closed: then everything that was sent has arrived.
+    let _ = timeout(Duration::from_secs(2), async { while incoming.next().await.is_ok() {} }).await;
+}
+
+/// Waits for the actions under way; what takes longer than the configured time is stopped. Also without a connection: an action
+/// outlives the one that it came by.
+async fn finish(desk: &Arc<Desk>) {
     desk.status.enter(State::Stopping);
     let mut open = desk.open.subscribe();
     let count = open.borrow().len();
@@ -322,9 +332,6 @@ async fn leave<S: AsyncRead + AsyncWrite>(desk: &Arc<Desk>, session: Session, mu
         desk.cancel_all();
         let _ = timeout(Duration::from_secs(5), &mut all_answered).await;
     }
-    let _ = session.disconnect().await;
-    // Until the broker has closed: then everything that was sent has arrived.
-    let _ = timeout(Duration::from_secs(2), async { while incoming.next().await.is_ok() {} }).await;
 }
 
 fn note_facts(desk: &Desk) {

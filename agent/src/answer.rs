@@ -259,7 +259,7 @@ fn shorten(value: &mut Value, most: usize) {
     const MARK: &str = "[… truncated]";
     match value {
         Value::String(text) if text.len() > most => {
-            let end = text.floor_char_boundary(most);
+            let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
             text.truncate(end);
             text.push_str(MARK);
         }

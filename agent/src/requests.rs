@@ -175,14 +175,10 @@ mod tests {
     #[test]
     fn only_stamped_requests_of_the_own_collective_count() {
         assert_eq!(request(&[]).key.0, "ann");
-        for missing in 0..STAMPED.len() {
+        for (missing, (name, _)) in STAMPED.iter().enumerate() {
             let rest: Vec<_> =
                 STAMPED.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, header)| *header).collect();
-            assert!(
-                matches!(read(&message(&rest), "prod", Instant::now()), Arrival::Ignored(_)),
-                "without {}",
-                STAMPED[missing].0
-            );
+            assert!(matches!(read(&message(&rest), "prod", Instant::now()), Arrival::Ignored(_)), "without {name}");
         }
         assert!(matches!(read(&message(STAMPED), "test", Instant::now()), Arrival::Ignored("ignored-no-action")));
         let cancel = [("muster-caller", "ann"), ("muster-request", "r-1"), ("muster-event", "cancel")];

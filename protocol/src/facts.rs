@@ -2,6 +2,7 @@
 
 mod document;
 mod path;
+mod pattern;
 mod scalar;
 
 use std::collections::HashSet;
@@ -14,7 +15,8 @@ use sha2::{Digest, Sha256};
 
 pub use document::{MAX_CLASSES, MAX_MODULES, NodeDocument};
 pub(crate) use path::{KEYWORDS, is_bare, scan_quoted, write_quoted};
-pub use path::{Path, PathError, PathPattern};
+pub use path::{Path, PathError};
+pub use pattern::PathPattern;
 pub use scalar::{Number, Scalar, ScalarRef};
 
 /// Largest facts document, in bytes of canonical JSON.

@@ -316,10 +316,12 @@ fn page(limit: Option<u32>, default: u32) -> Result<usize, Refusal> {
     }
 }
 
-/// The JSON body; an empty one is an empty object.
+/// The JSON body, an object; an empty one is an empty object.
 fn body<T: DeserializeOwned>(frame: &Frame) -> Result<T, Refusal> {
     let bytes: &[u8] = if frame.body.is_empty() { b"{}" } else { &frame.body };
-    serde_json::from_slice(bytes).map_err(|e| Refusal::new(Code::BadBody, format!("the body: {e}")))
+    // By way of an object: serde would also take a list for a struct.
+    let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(bytes);
+    object.and_then(|o| T::deserialize(serde_json::Value::Object(o))).map_err(|e| Refusal::new(Code::BadBody, format!("the body: {e}")))
 }
 
 #[cfg(test)]

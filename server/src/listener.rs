@@ -1,12 +1,14 @@
 //! Who may come in? Accepts connections, bounds those that have not logged in, does TLS in the connection's own task.
 
-use crate::broker::event::SessionId;
+use crate::broker::event::{Event, SessionId};
 use crate::session::{self, Shared};
+use futures_util::FutureExt;
 use muster_protocol::dial::harden;
 use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -159,7 +161,13 @@ fn admit(tcp: TcpStream, peer: SocketAddr, speaks: &Speaks, gate: &Arc<Gate>, sh
             let (speaks, shared) = (speaks.clone(), shared.clone());
             tokio::spawn(async move {
                 let _open = open;
-                connection(tcp, id, peer, speaks, shared, deadline, pending).await;
+                let hub = shared.hub.clone();
+                let connection = AssertUnwindSafe(connection(tcp, id, peer, speaks, shared, deadline, pending));
+                if connection.catch_unwind().await.is_err() {
+                    // A fault on one connection ends that one; the broker hears of it as of any other end.
+                    tracing::error!(session = id.0, peer = %peer.ip(), "a connection ended in a panic");
+                    hub.tell(Event::Closed { session: id, reason: "internal error".into(), refusal: None }).await;
+                }
             });
         }
         // Dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.

@@ -83,15 +83,21 @@ where
         let write = write_items(&mut writer, &accepted.items, &beats, clock);
         tokio::pin!(write);
         let read = read_frames(&mut reader, &mut intake, id, &shared, beats.expect);
+        // `Ok`: the reader ended and the writer goes on. `Err`: the broker's last word is out, or the connection broke.
         let ended = tokio::select! {
-            ended = read => ended,
-            // The broker's last word is out, or the connection broke.
-            Ok(()) = &mut write => ended("closed by the broker", None),
-            else => ended("connection closed", None),
+            ended = read => Ok(ended),
+            end = &mut write => Err(end),
+        };
+        let (told, is_writing) = match ended {
+            Ok(ended) => (ended, true),
+            Err(Ok(())) => (Ended::new("closed by the broker", None), false),
+            Err(Err(_)) => (Ended::new("connection closed", None), false),
         };
         // The broker closes the outbox, so the writer comes to its end: between frames, never inside one.
-        shared.hub.tell(Event::Closed { session: id, reason: ended.text, refusal: ended.refusal }).await;
-        let _ = timeout(LINGER, &mut write).await;
+        shared.hub.tell(Event::Closed { session: id, reason: told.text, refusal: told.refusal }).await;
+        if is_writing {
+            let _ = timeout(LINGER, &mut write).await;
+        }
     }
     linger(reader, writer).await;
 }
@@ -207,10 +213,10 @@ async fn read_frames<S: AsyncRead + AsyncWrite>(
         };
         if !inputs.is_empty() {
             // A session that is ahead of the broker stops reading, and TCP slows its peer.
-            let Ok(permit) = room.clone().acquire_owned().await else { return ended("closed", None) };
+            let Ok(permit) = room.clone().acquire_owned().await else { return Ended::new("closed", None) };
             let event = Event::Inputs { session: id, inputs, ticket: Ticket(Some(Box::new(permit))) };
             if !shared.hub.tell(event).await {
-                return ended("the broker stopped", None);
+                return Ended::new("the broker stopped", None);
             }
         }
         let broken = match broken {
@@ -222,19 +228,21 @@ async fn read_frames<S: AsyncRead + AsyncWrite>(
         };
         match broken {
             Ok(()) => {}
-            Err(Broken::Closed) => return ended("connection closed", None),
+            Err(Broken::Closed) => return Ended::new("connection closed", None),
             Err(Broken::Silent) => {
-                return ended("heart-beat", Some(Refusal::new(Code::HeartBeat, "nothing came for twice the promised heart-beat")));
+                return Ended::new("heart-beat", Some(Refusal::new(Code::HeartBeat, "nothing came for twice the promised heart-beat")));
             }
             Err(Broken::Frame(error)) => {
-                return ended("bad frame", Some(Refusal::new(code_of(&error), error.to_string())));
+                return Ended::new("bad frame", Some(Refusal::new(code_of(&error), error.to_string())));
             }
         }
     }
 }
 
-fn ended(text: &str, refusal: Option<Refusal>) -> Ended {
-    Ended { text: text.into(), refusal }
+impl Ended {
+    fn new(text: &str, refusal: Option<Refusal>) -> Ended {
+        Ended { text: text.into(), refusal }
+    }
 }
 
 /// Writes the outbox until it ends (`Ok`) or the connection does (`Err`).

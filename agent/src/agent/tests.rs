@@ -253,10 +253,13 @@ async fn a_request_gets_one_answer_and_a_duplicate_none_even_after_a_restart() {
     until("the duplicate is ignored", || counted(&agent, "ignored-duplicate") == 1).await;
 }
 
+/// Action, body, more headers; state and code of the answer.
+type Case = (&'static str, Value, &'static [(&'static str, &'static str)], (&'static str, &'static str));
+
 #[tokio::test]
 async fn what_may_not_run_is_answered_with_its_state() {
     let (_dir, mut broker, agent, _) = fresh("[policy]\ndeny = [\"service.stop\"]\n").await;
-    let cases: &[(&str, Value, &[(&str, &str)], (&str, &str))] = &[
+    let cases: &[Case] = &[
         ("node.ping", json!({}), &[("muster-target", "os.family=RedHat")], ("declined", "no-match")),
         ("node.ping", json!({}), &[("muster-start-within", "0")], ("failed", "too-late")),
         ("service.stop", json!({"name": "x"}), &[], ("denied", "local-policy")),

@@ -14,7 +14,7 @@ pub(crate) struct Facts {
     #[command(flatten)]
     target: TargetOptions,
     /// Show no more than this many nodes
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Output")]
     limit: Option<u64>,
     #[command(flatten)]
     format: Format,

@@ -18,13 +18,13 @@ pub(crate) struct Find {
     #[command(flatten)]
     target: TargetOptions,
     /// Show these facts too, separated by commas or repeated
-    #[arg(short = 'f', long = "facts", value_name = "PATH", value_delimiter = ',')]
+    #[arg(short = 'f', long = "facts", value_name = "PATH", value_delimiter = ',', help_heading = "Output")]
     facts: Vec<String>,
     /// List no more than this many nodes
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Output")]
     limit: Option<u64>,
     /// Print the number of nodes only
-    #[arg(long, conflicts_with_all = ["json", "ndjson", "facts", "limit"])]
+    #[arg(long, conflicts_with_all = ["json", "ndjson", "facts", "limit"], help_heading = "Output")]
     count: bool,
     #[command(flatten)]
     format: Format,

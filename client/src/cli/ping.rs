@@ -23,13 +23,13 @@ pub(crate) struct Ping {
     #[command(flatten)]
     target: TargetOptions,
     /// How long answers are awaited [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = run::within)]
+    #[arg(long, value_name = "TIME", value_parser = run::within, help_heading = "Request")]
     timeout: Option<Duration>,
     /// Ask nobody unless exactly N nodes match
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Request")]
     expect: Option<u64>,
     /// Ask nobody if more than N nodes match
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Request")]
     max_targets: Option<u64>,
     #[command(flatten)]
     format: Format,

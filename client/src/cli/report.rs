@@ -16,7 +16,7 @@ pub(crate) struct Report {
     #[command(flatten)]
     target: TargetOptions,
     /// List no more than this many values, 1 to 1000
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Output")]
     limit: Option<u32>,
     /// Print one JSON document
     #[arg(long, help_heading = "Output")]

@@ -51,8 +51,8 @@ impl TargetOptions {
             ("-W", &self.with, shorthand::with),
         ] {
             for text in texts {
-                let filter =
-                    parse(text).map_err(|error| Failure::Usage(format!("{option}: {}", error.render(text))))?;
+                let filter = parse(text)
+                    .map_err(|error| Failure::Usage(format!("{option} cannot be read:\n{}", error.render(text))))?;
                 filters.push(filter);
             }
         }
@@ -88,9 +88,12 @@ mod tests {
         let Err(Failure::Usage(text)) = options(&["datacenter=a andd class=web"], &[], &[], &[]).resolve() else {
             panic!("usage")
         };
-        assert!(text.starts_with("-w: ") && text.contains("andd") && text.contains('^'), "{text}");
+        assert!(
+            text.starts_with("-w cannot be read:\ndatacenter") && text.contains("andd") && text.contains('^'),
+            "{text}"
+        );
         let Err(Failure::Usage(text)) = options(&[], &["datacenter"], &[], &[]).resolve() else { panic!("usage") };
-        assert!(text.starts_with("-F: "), "{text}");
+        assert!(text.starts_with("-F cannot be read:\n"), "{text}");
     }
 
     #[test]

@@ -4,23 +4,25 @@ pub mod examples;
 pub mod shorthand;
 
 mod compare;
+mod error;
 mod explain;
 mod parse;
+mod pattern;
 mod print;
 
 use std::collections::BTreeSet;
 use std::ops::Not;
 use std::sync::Arc;
 
-use regex::Regex;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::facts::{Path, PathPattern, ScalarRef};
 
 pub use compare::{Comparison, Literal, Op, Version, normal_form};
+pub use error::FilterError;
 pub use explain::Explanation;
-pub use parse::FilterError;
+pub use pattern::Pattern;
 
 /// Longest text of a filter, as typed and in its canonical form, in bytes.
 pub const MAX_BYTES: usize = 8 * 1024;
@@ -83,25 +85,6 @@ pub enum Predicate {
         pattern: Pattern,
     },
 }
-
-/// A compiled regular expression: unanchored, case-sensitive, of bounded size. Equal if the texts are.
-#[derive(Debug, Clone)]
-pub struct Pattern(Regex);
-
-impl Pattern {
-    /// The compiled expression.
-    pub fn regex(&self) -> &Regex {
-        &self.0
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
-impl Eq for Pattern {}
 
 /// The outcome of a question that cannot always be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -304,8 +287,8 @@ impl Predicate {
                 .any(|literal| op_holds(Op::Equal, literal.compare(value))),
             Predicate::Match { pattern, .. } | Predicate::ClassMatch { pattern, .. } => match value
             {
-                ScalarRef::Text(text) => pattern.0.is_match(text),
-                other => pattern.0.is_match(&other.to_string()),
+                ScalarRef::Text(text) => pattern.regex().is_match(text),
+                other => pattern.regex().is_match(&other.to_string()),
             },
             Predicate::Class { name, .. } => value == ScalarRef::Text(name.text()),
         }

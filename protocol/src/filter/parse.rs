@@ -2,72 +2,14 @@
 //!
 //! Recursive descent by hand: each error carries a column and a hint, and depth is counted, not trusted.
 
-use std::fmt;
-
-use regex::RegexBuilder;
-
 use super::compare::is_bare_value;
+use super::error::FilterError;
+use super::pattern::compile;
 use super::{
     Expr, Filter, Literal, MAX_BYTES, MAX_DEPTH, MAX_PREDICATES, MAX_REGEXES, Op, Pattern,
     Predicate,
 };
 use crate::facts::{KEYWORDS, Path, scan_quoted};
-
-/// Compiled size of one regular expression, in bytes: `\w{10}` fits, a bomb does not.
-const MAX_REGEX_BYTES: usize = 512 * 1024;
-/// Nesting inside a regular expression.
-const MAX_REGEX_DEPTH: u32 = 32;
-
-/// Why a text is no filter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterError {
-    /// Where, in characters, the first being 1.
-    pub column: usize,
-    /// What is wrong there.
-    pub message: String,
-    /// What to write instead, if it can be guessed.
-    pub hint: Option<String>,
-}
-
-impl FilterError {
-    /// The text, a caret under the column, and the message: three lines, four with a hint.
-    /// A long text is shown around the column only.
-    pub fn render(&self, text: &str) -> String {
-        const BEFORE: usize = 60;
-        const WIDTH: usize = 76;
-        let at = self.column - 1;
-        let from = at.saturating_sub(BEFORE);
-        // One character, one column: the caret would miss its place behind tabs and line breaks.
-        let shown: String = text
-            .chars()
-            .skip(from)
-            .take(WIDTH)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let mut rendered = format!(
-            "{shown}\n{:>width$}\n{}",
-            "^",
-            self.message,
-            width = at - from + 1
-        );
-        if let Some(hint) = &self.hint {
-            rendered.push_str("\nhint: ");
-            rendered.push_str(hint);
-        }
-        rendered
-    }
-}
-
-impl std::error::Error for FilterError {}
-
-impl fmt::Display for FilterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "column {}: {}", self.column, self.message)?;
-        self.hint
-            .as_ref()
-            .map_or(Ok(()), |hint| write!(f, " ({hint})"))
-    }
-}
 
 pub(super) fn parse(text: &str) -> Result<Filter, FilterError> {
     let mut parser = Parser {
@@ -100,12 +42,6 @@ pub(super) fn parse(text: &str) -> Result<Filter, FilterError> {
     Ok(filter)
 }
 
-/// A pattern from a text outside the language (`-F os=/deb/`), which holds the limits of size but not the count.
-pub(super) fn pattern(text: &str) -> Result<Pattern, FilterError> {
-    let columns: Vec<usize> = (1..=text.chars().count() + 1).collect();
-    compile(text, &columns)
-}
-
 struct Parser<'t> {
     text: &'t str,
     /// Bytes consumed.
@@ -113,13 +49,6 @@ struct Parser<'t> {
     depth: usize,
     predicates: usize,
     regexes: usize,
-}
-
-impl FilterError {
-    fn hint(mut self, hint: impl Into<String>) -> FilterError {
-        self.hint = Some(hint.into());
-        self
-    }
 }
 
 impl<'t> Parser<'t> {
@@ -420,9 +349,9 @@ impl<'t> Parser<'t> {
     fn regex_text(&mut self) -> Result<ValueText, FilterError> {
         let start = self.at;
         let (mut text, mut columns) = (String::new(), Vec::new());
-        let mut column = self.column(start) + 1;
+        let first = self.column(start) + 1;
         let mut escaped = false;
-        for (at, c) in self.text[start + 1..].char_indices() {
+        for (column, (at, c)) in (first..).zip(self.text[start + 1..].char_indices()) {
             if c.is_control() {
                 return Err(self.error_at(start + 1 + at, "control characters are not allowed"));
             }
@@ -437,7 +366,6 @@ impl<'t> Parser<'t> {
             }
             text.push(c);
             columns.push(column);
-            column += 1;
             escaped = c == '\\' && !escaped;
         }
         Err(self
@@ -562,58 +490,4 @@ enum ValueText {
     Plain(String, usize),
     /// The text, and the column of each of its characters and of the end.
     Regex(String, Vec<usize>),
-}
-
-/// Compiles within the limits. Slashes lose their escape first, so that one expression has one text.
-fn compile(text: &str, columns: &[usize]) -> Result<Pattern, FilterError> {
-    let mut plain = String::new();
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, c == '\\') {
-            (_, true) => match chars.next() {
-                Some('/') => plain.push('/'),
-                next => {
-                    plain.push(c);
-                    plain.extend(next);
-                }
-            },
-            _ => plain.push(c),
-        }
-    }
-    // regex's own errors are drawings of several lines; its parser, asked first, gives the place.
-    if let Err(error) = regex_syntax::ParserBuilder::new()
-        .nest_limit(MAX_REGEX_DEPTH)
-        .build()
-        .parse(&plain)
-    {
-        let (message, offset) = match &error {
-            regex_syntax::Error::Parse(error) => {
-                (error.kind().to_string(), error.span().start.offset)
-            }
-            regex_syntax::Error::Translate(error) => {
-                (error.kind().to_string(), error.span().start.offset)
-            }
-            _ => ("it cannot be read".to_owned(), 0),
-        };
-        let index = plain[..offset]
-            .chars()
-            .count()
-            .min(columns.len().saturating_sub(1));
-        let column = columns.get(index).copied().unwrap_or(1);
-        return Err(FilterError {
-            column,
-            message: format!("in the regular expression: {message}"),
-            hint: None,
-        });
-    }
-    let built = RegexBuilder::new(&plain)
-        .size_limit(MAX_REGEX_BYTES)
-        .dfa_size_limit(MAX_REGEX_BYTES)
-        .nest_limit(MAX_REGEX_DEPTH)
-        .build();
-    built.map(Pattern).map_err(|_| FilterError {
-        column: columns.first().copied().unwrap_or(1),
-        message: "the regular expression is too large when compiled".into(),
-        hint: Some("large repetitions such as \\w{500} are the usual reason".into()),
-    })
 }

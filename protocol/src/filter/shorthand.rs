@@ -1,6 +1,6 @@
 //! What do `-F`, `-C` and `-W`, the command line's MCollective spellings, mean as filters?
 
-use super::parse::pattern;
+use super::pattern::compile_alone;
 use super::{Expr, Filter, FilterError, Literal, Op, Predicate};
 use crate::facts::Path;
 
@@ -149,7 +149,7 @@ fn between_slashes(value: &str) -> Option<&str> {
 }
 
 fn compile(text: &str, start: usize, slashes: bool) -> Result<super::Pattern, FilterError> {
-    pattern(text).map_err(|error| FilterError {
+    compile_alone(text).map_err(|error| FilterError {
         column: start + usize::from(slashes) + error.column - 1,
         ..error
     })

@@ -351,12 +351,12 @@ impl Broker {
             Some((Some(request), _)) => note.with("request", request),
             _ => note,
         });
-        if let Some((request, reply_to)) = answer {
-            if self.answer_refused(id, request.as_ref(), &reply_to, &refusal, None, now) {
-                return;
-            }
+        let answered = answer.is_some_and(|(request, reply_to)| {
+            self.answer_refused(id, request.as_ref(), &reply_to, &refusal, None, now)
+        });
+        if !answered {
+            self.close(id, Some(refusal), "refused", now);
         }
-        self.close(id, Some(refusal), "refused", now);
     }
 
     /// Ends a session from this side; what it already has in its outbox is still sent, unless it does not read.
@@ -395,7 +395,7 @@ impl Broker {
 
     /// A new policy: what it no longer allows ends now.
     fn apply(&mut self, policy: Arc<Policy>, now: Now) {
-        self.access = policy;
+        let old = std::mem::replace(&mut self.access, policy);
         let mut over = Vec::new();
         let ids: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
         for id in ids {
@@ -422,7 +422,7 @@ impl Broker {
             self.close(id, Some(Refusal::new(Code::Revoked, text)), "revoked", now);
         }
         let policy = self.access.clone();
-        self.nodes.apply(&policy);
+        self.nodes.apply(&old, &policy);
         self.assert_again(now);
     }
 

@@ -87,7 +87,7 @@ impl Broker {
     fn say_registered(&mut self, queue: &Destination, hash: &str, asserted: Value, now: Now) {
         let mut headers = event_headers(None, Event::Registered);
         headers.push(header::HASH, hash);
-        self.to_queue(queue, headers, json_bytes(&Registered { asserted }), now);
+        self.put_on_queue(queue, headers, json_bytes(&Registered { asserted }), now);
     }
 
     /// After a policy change: every agent hears what is asserted of it now.
@@ -235,7 +235,7 @@ impl Broker {
     fn reply_with(&mut self, asker: &Asker, answer: &impl Serialize, now: Now) {
         let mut headers = event_headers(asker.request.as_ref(), Event::Answer);
         headers.push("content-type", "application/json");
-        self.to_queue(&asker.queue, headers, json_bytes(answer), now);
+        self.put_on_queue(&asker.queue, headers, json_bytes(answer), now);
     }
 }
 

@@ -153,11 +153,20 @@ impl Index {
             };
         };
         let present = column.present.intersection_len(&among);
+        // The usual report is one of all nodes, and needs no intersections.
+        let whole = present == column.present.len();
         let mut with_value = present;
         let mut values: Vec<(Scalar, u64)> = if (column.distinct() as u64) <= among.len() {
-            let counted = column
-                .values()
-                .map(|(value, rows)| (value.clone(), rows.count_among(&among)));
+            let counted = column.values().map(|(value, rows)| {
+                (
+                    value.clone(),
+                    if whole {
+                        rows.len()
+                    } else {
+                        rows.count_among(&among)
+                    },
+                )
+            });
             counted.filter(|(_, count)| *count > 0).collect()
         } else {
             let mut counts: HashMap<u32, u64> = HashMap::new();

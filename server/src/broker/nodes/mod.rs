@@ -9,3 +9,6 @@ mod rows;
 pub use index::{Described, Index, Report};
 pub use registry::{Departed, Generation, Memory, Node, Nodes, Whole, shown};
 pub use rows::Row;
+
+#[cfg(test)]
+mod tests;

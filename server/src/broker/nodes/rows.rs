@@ -1,57 +1,10 @@
 //! Which row of the registry is a node's, and how is a set of rows kept small?
 
-use roaring::RoaringBitmap;
+use roaring::{MultiOps, RoaringBitmap};
 
 /// A place in the registry; taken again after its node has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row(pub u32);
-
-/// How often a row has been given out: what was meant for a row's earlier node carries an older one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Generation(pub u32);
-
-/// Gives out rows, lowest free one last freed first, so that the bitmaps stay dense.
-#[derive(Debug, Default)]
-pub struct RowTable {
-    generations: Vec<Generation>,
-    free: Vec<Row>,
-    taken: RoaringBitmap,
-}
-
-impl RowTable {
-    /// A row of one's own, and the generation by which it is known from now on.
-    pub fn take(&mut self) -> (Row, Generation) {
-        let row = self.free.pop().unwrap_or_else(|| {
-            self.generations.push(Generation::default());
-            // A broker runs out of sockets long before 2^32 nodes.
-            Row(self.generations.len() as u32 - 1)
-        });
-        self.taken.insert(row.0);
-        let generation = &mut self.generations[row.0 as usize];
-        generation.0 = generation.0.wrapping_add(1);
-        (row, *generation)
-    }
-
-    /// Gives a row back; false if it was not taken, or by an earlier generation.
-    pub fn give_back(&mut self, row: Row, generation: Generation) -> bool {
-        let current = self.is_current(row, generation);
-        if current {
-            self.taken.remove(row.0);
-            self.free.push(row);
-        }
-        current
-    }
-
-    /// True while the row belongs to the node that it was given to with this generation.
-    pub fn is_current(&self, row: Row, generation: Generation) -> bool {
-        self.taken.contains(row.0) && self.generation(row) == Some(generation)
-    }
-
-    /// The generation of a row that has ever been given out.
-    pub fn generation(&self, row: Row) -> Option<Generation> {
-        self.generations.get(row.0 as usize).copied()
-    }
-}
 
 /// The rows that have one value. Most values of a unique fact have one row, and a bitmap for each would be waste.
 #[derive(Debug, Clone)]
@@ -66,8 +19,6 @@ pub(super) enum Rows {
 const FEW: usize = 1024;
 /// Below this many, a list with gaps becomes a list again.
 const FEW_AGAIN: u64 = FEW as u64 / 2;
-/// From this size on a bitmap is united as a whole, word by word, and not row by row.
-const WHOLE: u64 = 32 * 1024;
 /// Up to this many rows in all, sorting them is cheaper than a bit set over the whole registry.
 const SORTED: u64 = 4096;
 
@@ -129,47 +80,43 @@ impl Rows {
         }
     }
 
-    fn for_each(&self, mut visit: impl FnMut(u32)) {
+    /// The rows of a small set; none of a bitmap.
+    fn list(&self) -> &[u32] {
         match self {
-            Rows::One(row) => visit(*row),
-            Rows::Few(list) => list.iter().for_each(|row| visit(*row)),
-            Rows::Many(bitmap) => {
-                let (mut rows, mut buffer) = (bitmap.iter(), [0; 256]);
-                loop {
-                    let read = rows.next_many(&mut buffer);
-                    if read.is_empty() {
-                        return;
-                    }
-                    read.iter().for_each(|row| visit(*row));
-                }
-            }
+            Rows::One(row) => std::slice::from_ref(row),
+            Rows::Few(list) => list,
+            Rows::Many(_) => &[],
         }
     }
 }
 
 /// All rows of these sets. `end` is above every row.
 ///
-/// Roaring's own union pays for each set's containers; thousands of small sets are faster through one flat bit set.
+/// Roaring unites bitmaps well, but thousands of small sets are faster through one flat bit set.
 pub(super) fn union(sets: &[&Rows], end: u32) -> RoaringBitmap {
-    let small = |rows: &&&Rows| !matches!(rows, Rows::Many(bitmap) if bitmap.len() >= WHOLE);
+    let small = |rows: &&&Rows| !matches!(rows, Rows::Many(_));
     let total: u64 = sets.iter().filter(small).map(|rows| rows.len()).sum();
     let united = if total <= SORTED {
         let mut list = Vec::with_capacity(total as usize);
         sets.iter()
-            .filter(small)
-            .for_each(|rows| rows.for_each(|row| list.push(row)));
+            .for_each(|rows| list.extend_from_slice(rows.list()));
         list.sort_unstable();
         list.into_iter().collect()
     } else {
         let mut bits = vec![0u8; end as usize / 8 + 1];
-        sets.iter().filter(small).for_each(|rows| {
-            rows.for_each(|row| bits[row as usize / 8] |= 1 << (row % 8));
-        });
+        for row in sets.iter().flat_map(|rows| rows.list()) {
+            bits[*row as usize / 8] |= 1 << (row % 8);
+        }
         RoaringBitmap::from_lsb0_bytes(0, &bits)
     };
-    let whole = sets.iter().filter_map(|rows| match rows {
-        Rows::Many(bitmap) if bitmap.len() >= WHOLE => Some(bitmap),
-        _ => None,
+    let bitmaps = sets.iter().filter_map(|rows| match rows {
+        Rows::Many(bitmap) => Some(bitmap),
+        Rows::One(_) | Rows::Few(_) => None,
     });
-    whole.fold(united, |united, bitmap| united | bitmap)
+    let bitmaps: Vec<&RoaringBitmap> = bitmaps.collect();
+    if bitmaps.is_empty() {
+        united
+    } else {
+        bitmaps.into_iter().chain([&united]).union()
+    }
 }
