@@ -277,7 +277,8 @@ async fn write_items<S: AsyncWrite>(writer: &mut Writer<S>, items: &OutboxReader
 async fn linger<S: AsyncRead + AsyncWrite>(mut reader: Reader<S>, mut writer: Writer<S>) {
     let drain = async {
         writer.write.shutdown().await?;
-        let mut sink = [0; 4096];
+        // A small sink: it is part of what every session's task takes, from its first moment.
+        let mut sink = [0; 256];
         while reader.read.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
     };
@@ -310,6 +311,7 @@ impl<S: AsyncRead> Reader<S> {
     /// Waits for bytes. While nothing is buffered it waits with a small buffer, since most sessions are idle most of the time.
     async fn more(&mut self) -> Result<(), Broken> {
         if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
             let mut first = [0; 256];
             let count = self.read.read(&mut first).await.map_err(|_| Broken::Closed)?;
             if count == 0 {
