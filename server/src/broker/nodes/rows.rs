@@ -127,6 +127,13 @@ impl Rows {
         }
     }
 
+    pub(super) fn for_each(&self, mut visit: impl FnMut(u32)) {
+        match self {
+            Rows::Many(bitmap) => bitmap.iter().for_each(visit),
+            small => small.list().iter().for_each(|row| visit(*row)),
+        }
+    }
+
     /// The rows of a small set; none of a bitmap.
     fn list(&self) -> &[u32] {
         match self {
@@ -165,5 +172,24 @@ pub(super) fn union(sets: &[&Rows], end: u32) -> RoaringBitmap {
         united
     } else {
         bitmaps.into_iter().chain([&united]).union()
+    }
+}
+
+/// Those rows of a bitmap that satisfy a test, which is asked in order.
+pub(super) fn filtered(rows: &RoaringBitmap, mut test: impl FnMut(u32) -> bool) -> RoaringBitmap {
+    if rows.len() <= SORTED {
+        return rows.iter().filter(|row| test(*row)).collect();
+    }
+    let mut bits = vec![0u8; rows.max().unwrap_or(0) as usize / 8 + 1];
+    let (mut iter, mut buffer) = (rows.iter(), [0; 512]);
+    loop {
+        let read = iter.next_many(&mut buffer);
+        if read.is_empty() {
+            return RoaringBitmap::from_lsb0_bytes(0, &bits);
+        }
+        for row in read {
+            // Without a branch: which rows pass is as good as random.
+            bits[*row as usize / 8] |= u8::from(test(*row)) << (*row % 8);
+        }
     }
 }
