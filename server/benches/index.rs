@@ -44,8 +44,10 @@ const FILTERS: [(&str, &str); 8] = [
 ];
 
 /// Reported, without a target.
-const OTHERS: [(&str, &str); 6] = [
+const OTHERS: [(&str, &str); 8] = [
     ("equality", "eight0 = 3"),
+    ("range over 80 of 200 values", "n200_0 < 80"),
+    ("regex over 5,000 values", "role0 ~ /[02468]-/"),
     ("equality on a unique path", "unique0 = 00001f4-x"),
     ("versions", "version0 >= 1.100"),
     ("regex on a unique path", "unique0 ~ /77/"),

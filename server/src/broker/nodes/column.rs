@@ -207,8 +207,8 @@ impl Column {
         }
     }
 
-    /// The numbers of the values that the predicate hits, each once, `!=` taken as `=`. The maps only narrow down what is looked at; what
-    /// decides is always the predicate's own test, so that index and evaluator cannot differ in meaning.
+    /// The numbers of the values that the predicate hits, each once, `!=` taken as `=`. The maps only narrow down what
+    /// is looked at; what decides is always the predicate's own test, so that index and evaluator cannot differ.
     pub(super) fn hits(&self, predicate: &Predicate) -> Vec<u32> {
         let candidates = match predicate {
             Predicate::Compare(_, op, literal) if op.is_order() => self.ordered(*op, literal),

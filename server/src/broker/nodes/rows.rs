@@ -62,8 +62,9 @@ pub(super) enum Rows {
     Many(RoaringBitmap),
 }
 
-/// Above this many rows a sorted list costs more to change than a bitmap: inserting moves half of it.
-const FEW: usize = 1024;
+/// Up to here a sorted list is used: uniting many of them is a third faster than uniting bitmaps, and inserting, which
+/// moves half of the list, is still well under a microsecond.
+const FEW: usize = 8192;
 /// Below this many, a list with gaps becomes a list again.
 const FEW_AGAIN: u64 = FEW as u64 / 2;
 /// Up to this many rows in all, sorting them is cheaper than a bit set over the whole registry.
