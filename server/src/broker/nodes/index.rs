@@ -370,6 +370,7 @@ impl Index {
         let uneven = |entries: &[Entry]| {
             !entries.is_empty() && entries.iter().filter(|(_, id)| *id != NO_VALUE).count() != 1
         };
+        let row_end = self.row_end();
         let column = &mut self.columns[number as usize];
         column.uneven = column.uneven + u64::from(uneven(after)) - u64::from(uneven(before));
         match (before.is_empty(), after.is_empty()) {
@@ -380,6 +381,9 @@ impl Index {
                 column.present.remove(row.0);
             }
             _ => {}
+        }
+        if number > MODULES {
+            column.note_row(row.0, after.iter().map(|(_, id)| *id), row_end);
         }
         if column.present.is_empty() && number > MODULES {
             self.columns[number as usize] = Column::default();

@@ -132,7 +132,7 @@ fn many_rows_match_as_few_do() {
         let facts = json!({
             "two": if mixed.is_multiple_of(2) { "x" } else { "y" }, "eight": mixed % 8, "many": format!("v{:03}", mixed % 400),
             "unique": format!("0{row}-{mixed}"), "version": format!("{}.{}", mixed % 7, mixed % 13),
-            "list": vec![mixed % 3, mixed % 5],
+            "list": vec![mixed % 3, mixed % 5], "signed": format!("{:+}", (mixed % 50) as i32 - 25),
         });
         Node::new(
             facts,
@@ -173,6 +173,11 @@ fn many_rows_match_as_few_do() {
         "has unique",
         "unique = 01-20733825",
         "many in (v001, v002, v399)",
+        "signed < 3",
+        "signed >= -5",
+        "signed > 7",
+        "signed = 7",
+        "signed = -7",
         "unique > 0.5",
     ] {
         let filter = Filter::parse(text).unwrap();
