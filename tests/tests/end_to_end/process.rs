@@ -146,6 +146,8 @@ fn what_init_makes_is_not_readable_by_others() {
 fn what_a_running_broker_makes_is_not_readable_by_others() {
     let broker = Broker::start();
     for path in files(broker.folder()) {
+        // BUG: the state directory is made with the mode of the umask, so that for a moment, between bind and chmod, others
+        // can reach the control socket in it.
         let is_socket = path.extension().is_some_and(|e| e == "sock");
         if is_socket || path.ends_with("state") {
             assert_eq!(mode(&path) & 0o077, 0, "{} is open to others: {:o}", path.display(), mode(&path));
