@@ -77,6 +77,8 @@ struct Claim {
 impl Logins {
     /// A checker with `hashes` hashes at once and `waiting` more in line.
     pub fn new(policy: watch::Receiver<Arc<Policy>>, clock: Clock, hashes: usize, waiting: usize) -> Logins {
+        // Made now, or the first unknown user would wait for two hashes, and so be told from a known one.
+        let _ = passwd::dummy_phc();
         Logins {
             policy,
             clock,

@@ -395,7 +395,7 @@ impl Broker {
 
     /// A new policy: what it no longer allows ends now.
     fn apply(&mut self, policy: Arc<Policy>, now: Now) {
-        self.access = policy;
+        let old = std::mem::replace(&mut self.access, policy);
         let mut over = Vec::new();
         let ids: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
         for id in ids {
@@ -422,7 +422,7 @@ impl Broker {
             self.close(id, Some(Refusal::new(Code::Revoked, text)), "revoked", now);
         }
         let policy = self.access.clone();
-        self.nodes.apply(&policy);
+        self.nodes.apply(&old, &policy);
         self.assert_again(now);
     }
 

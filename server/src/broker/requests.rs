@@ -12,31 +12,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(u64);
 
-/// A request that is not yet accounted for.
-#[derive(Debug)]
-pub struct Pending {
-    /// Who asked.
-    pub caller: SessionId,
-    /// The caller's user name.
-    pub user: Arc<str>,
-    /// The caller's id.
-    pub id: RequestId,
-    /// The reply queue, by the broker's name.
-    pub queue: Destination,
-    /// To which action topic it went: a cancel follows it there.
-    pub destination: Destination,
-    /// When the rest becomes `expired`, or `cancelled` if that was asked for. Monotonic ms.
-    pub deadline: u64,
-    /// The caller has cancelled it.
-    pub cancelled: bool,
-    /// The fan-out is still going on.
-    pub delivering: bool,
-    /// Rows that have not answered. A row leaves when its session ends, before it can be taken by another node.
-    pub waiting: RoaringBitmap,
-    states: BTreeMap<State, u64>,
-}
-
-/// What the caller asked for, as far as accounting needs it.
+/// What was asked, by whom, and where answers go.
 #[derive(Debug)]
 pub struct Asked {
     /// Who asked.
@@ -47,12 +23,24 @@ pub struct Asked {
     pub id: RequestId,
     /// The reply queue, by the broker's name.
     pub queue: Destination,
-    /// The action topic.
+    /// To which action topic it went: a cancel follows it there.
     pub destination: Destination,
-    /// Monotonic ms.
+}
+
+/// A request that is not yet accounted for.
+#[derive(Debug)]
+pub struct Pending {
+    /// What was asked.
+    pub asked: Asked,
+    /// When the rest becomes `expired`, or `cancelled` if that was asked for. Monotonic ms.
     pub deadline: u64,
-    /// The frozen targets.
-    pub targets: RoaringBitmap,
+    /// The caller has cancelled it.
+    pub cancelled: bool,
+    /// The fan-out is still going on.
+    pub delivering: bool,
+    /// Rows that have not answered. A row leaves when its session ends, before it can be taken by another node.
+    pub waiting: RoaringBitmap,
+    states: BTreeMap<State, u64>,
 }
 
 /// All requests under way.
@@ -65,8 +53,9 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Begins the accounting. `None`: this queue already has a request with this id.
-    pub fn begin(&mut self, asked: Asked) -> Option<Key> {
+    /// Begins the accounting of the frozen targets, due at `deadline` (monotonic ms).
+    /// `None`: this queue already has a request with this id.
+    pub fn begin(&mut self, asked: Asked, targets: RoaringBitmap, deadline: u64) -> Option<Key> {
         let name = (asked.queue.clone(), asked.id.clone());
         if self.by_id.contains_key(&name) {
             return None;
@@ -74,12 +63,9 @@ impl Requests {
         self.last += 1;
         let key = Key(self.last);
         self.by_id.insert(name, key);
-        self.deadlines.insert((asked.deadline, key));
-        let Asked { caller, user, id, queue, destination, deadline, targets: waiting } = asked;
-        let states = BTreeMap::new();
-        let pending =
-            Pending { caller, user, id, queue, destination, deadline, cancelled: false, delivering: true, waiting, states };
-        self.pending.insert(key, pending);
+        self.deadlines.insert((deadline, key));
+        let (waiting, states) = (targets, BTreeMap::new());
+        self.pending.insert(key, Pending { asked, deadline, cancelled: false, delivering: true, waiting, states });
         Some(key)
     }
 
@@ -95,7 +81,7 @@ impl Requests {
 
     /// The caller's request of this id.
     pub fn of_caller(&self, caller: SessionId, id: &RequestId) -> Option<Key> {
-        self.pending.iter().find(|(_, p)| p.caller == caller && p.id == *id).map(|(key, _)| *key)
+        self.pending.iter().find(|(_, p)| p.asked.caller == caller && p.asked.id == *id).map(|(key, _)| *key)
     }
 
     /// The row ends in `state`. False if it was not asked or has already ended: nothing changes then.
@@ -139,7 +125,7 @@ impl Requests {
     /// Forgets a request whose caller has left.
     pub fn drop(&mut self, key: Key) -> Option<Pending> {
         let pending = self.pending.remove(&key)?;
-        self.by_id.remove(&(pending.queue.clone(), pending.id.clone()));
+        self.by_id.remove(&(pending.asked.queue.clone(), pending.asked.id.clone()));
         self.deadlines.remove(&(pending.deadline, key));
         Some(pending)
     }
@@ -163,7 +149,7 @@ impl Requests {
 
     /// Requests of a caller.
     pub fn asked_by(&self, caller: SessionId) -> Vec<Key> {
-        self.pending.iter().filter(|(_, p)| p.caller == caller).map(|(key, _)| *key).collect()
+        self.pending.iter().filter(|(_, p)| p.asked.caller == caller).map(|(key, _)| *key).collect()
     }
 
     /// A request whose deadline has come at `now` (monotonic ms).
@@ -199,15 +185,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn asked(targets: u32) -> Asked {
+    fn asked() -> Asked {
         Asked {
             caller: SessionId(1),
             user: "op".into(),
             id: RequestId::parse("r1").expect("an id"),
             queue: Destination::parse("/remote-temp-queue/b.1").expect("a queue"),
             destination: Destination::parse("/topic/prod.node.ping").expect("a topic"),
-            deadline: 100,
-            targets: (0..targets).collect(),
         }
     }
 
@@ -219,7 +203,7 @@ mod tests {
             reports in proptest::collection::vec((0u32..25, 0usize..State::ALL.len()), 0..80),
         ) {
             let mut requests = Requests::default();
-            let key = requests.begin(asked(targets)).expect("new");
+            let key = requests.begin(asked(), (0..targets).collect(), 100).expect("new");
             let mut first = BTreeMap::new();
             for (row, state) in reports {
                 let state = State::ALL[state];
@@ -242,16 +226,16 @@ mod tests {
     #[test]
     fn an_id_is_taken_until_its_request_ends() {
         let mut requests = Requests::default();
-        let key = requests.begin(asked(1)).expect("new");
-        assert!(requests.begin(asked(1)).is_none());
+        let key = requests.begin(asked(), (0..1).collect(), 100).expect("new");
+        assert!(requests.begin(asked(), (0..1).collect(), 100).is_none());
         requests.drop(key);
-        assert!(requests.begin(asked(1)).is_some());
+        assert!(requests.begin(asked(), (0..1).collect(), 100).is_some());
     }
 
     #[test]
     fn a_cancel_never_lengthens_the_deadline() {
         let mut requests = Requests::default();
-        let key = requests.begin(asked(1)).expect("new");
+        let key = requests.begin(asked(), (0..1).collect(), 100).expect("new");
         requests.cancel(key, 500);
         assert_eq!((requests.next_deadline(), requests.due(99)), (Some(100), None));
         requests.cancel(key, 50);

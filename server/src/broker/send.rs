@@ -195,11 +195,10 @@ impl Broker {
             id: request.clone(),
             queue: queue.clone(),
             destination: sent.destination.clone(),
-            deadline: now.tick.saturating_add(terms.reply_within),
-            // A dry run asks nobody: its account is empty.
-            targets: if terms.dry_run { RoaringBitmap::new() } else { resolved.rows.clone() },
         };
-        let Some(key) = self.requests.begin(asked) else {
+        // A dry run asks nobody: its account is empty.
+        let targets = if terms.dry_run { RoaringBitmap::new() } else { resolved.rows.clone() };
+        let Some(key) = self.requests.begin(asked, targets, now.tick.saturating_add(terms.reply_within)) else {
             return Err(Refusal::new(Code::DuplicateRequest, format!("{request}: a request with this id is under way")));
         };
         self.queues.reserve_for_requests(&queue);
@@ -316,7 +315,7 @@ impl Broker {
             return;
         };
         let node = self.nodes.get(row).map(|n| n.id);
-        let (Some(node), Some(caller)) = (node, self.requests.get(key).map(|p| p.caller)) else { return };
+        let (Some(node), Some(caller)) = (node, self.requests.get(key).map(|p| p.asked.caller)) else { return };
         let event = match answer {
             Answer::Started => Event::Started,
             Answer::Reply(_) => Event::Reply,
@@ -373,7 +372,7 @@ impl Broker {
         let Some((key, pending)) = key.and_then(|key| Some((key, self.requests.get(key)?))) else {
             return Err(Refusal::new(Code::NoSuchRequest, format!("{request}: this connection has no such request under way")));
         };
-        let (destination, rows, user) = (pending.destination.clone(), pending.waiting.clone(), pending.user.clone());
+        let (destination, rows, user) = (pending.asked.destination.clone(), pending.waiting.clone(), pending.asked.user.clone());
         let mut headers = event_headers(Some(request), Event::Cancel);
         headers.push(header::CALLER, &user);
         headers.push(header::ORIGIN, &self.settings.name);
@@ -395,18 +394,18 @@ impl Broker {
     /// If everybody is accounted for, says so: the last word on a request.
     fn finish(&mut self, key: Key, now: Now) {
         let Some((pending, done)) = self.requests.finish(key) else { return };
-        if let Some(session) = self.sessions.get_mut(pending.caller) {
+        if let Some(session) = self.sessions.get_mut(pending.asked.caller) {
             session.in_flight = session.in_flight.saturating_sub(1);
         }
-        self.note(done_note(&pending.user, &pending.id, &done));
-        let headers = event_headers(Some(&pending.id), Event::Done);
-        self.put_on_queue(&pending.queue, headers, json_bytes(&done), now);
+        self.note(done_note(&pending.asked.user, &pending.asked.id, &done));
+        let headers = event_headers(Some(&pending.asked.id), Event::Done);
+        self.put_on_queue(&pending.asked.queue, headers, json_bytes(&done), now);
     }
 
     fn accepted(&mut self, key: Key, count: u64, rows: &[u32], more: bool, now: Now) {
         let Some(pending) = self.requests.get(key) else { return };
-        let (caller, queue) = (pending.caller, pending.queue.clone());
-        let mut headers = event_headers(Some(&pending.id), Event::Accepted);
+        let (caller, queue) = (pending.asked.caller, pending.asked.queue.clone());
+        let mut headers = event_headers(Some(&pending.asked.id), Event::Accepted);
         headers.push(header::COUNT, &count.to_string());
         if more {
             headers.push(header::MORE, "true");
@@ -423,7 +422,7 @@ impl Broker {
             State::Cancelled => Event::Cancelled,
             _ => Event::Expired,
         };
-        let (queue, headers) = (pending.queue.clone(), event_headers(Some(&pending.id), event));
+        let (queue, headers) = (pending.asked.queue.clone(), event_headers(Some(&pending.asked.id), event));
         let nodes = rows.iter().filter_map(|row| self.nodes.get(*row).map(|n| n.id)).collect();
         self.put_on_queue(&queue, headers, json_bytes(&Outcome { nodes, reason: reason.to_owned() }), now);
     }

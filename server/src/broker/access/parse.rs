@@ -26,11 +26,14 @@ const MAX_FACTS: usize = 16 * 1024;
 
 /// Reads a policy.
 pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
-    Reader { text }.policy()
+    let newlines = text.bytes().enumerate().filter_map(|(at, byte)| (byte == b'\n').then_some(at)).collect();
+    Reader { text, newlines }.policy()
 }
 
 struct Reader<'t> {
     text: &'t str,
+    /// Where lines end: thousands of entries must not each count from the beginning.
+    newlines: Vec<usize>,
 }
 
 /// What users and entries are checked against.
@@ -173,7 +176,8 @@ impl Reader<'_> {
                 .map_err(|fault| self.at(&table.destination, fault))?;
             let grants =
                 [self.grant(&table.read, known)?, self.grant(&table.write, known)?, self.grant(&table.admin, known)?];
-            let (line, _) = place(self.text, table.destination.span().start);
+            let start = table.destination.span().start;
+            let line = self.newlines.partition_point(|newline| *newline < start) + 1;
             entries.push(Entry { line, destination, grants });
         }
         Ok(entries)

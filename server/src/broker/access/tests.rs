@@ -107,7 +107,9 @@ fn groups_add_rights_and_narrow_scopes() {
         assert_eq!(scope.matches(&facts, &classes), inside, "{facts}");
     }
     assert!(bob.may_all && two.user("alice").unwrap().scope.is_none());
-    assert!(two.covers(bob, &pattern("/topic/prod.process.*")) && two.covers(bob, &pattern("/topic/prod.service.list")));
+    assert!(
+        two.covers(bob, &pattern("/topic/prod.process.*")) && two.covers(bob, &pattern("/topic/prod.service.list"))
+    );
     assert!(!two.covers(bob, &pattern("/topic/prod.*.list")) && !two.covers(bob, &pattern("/temp-queue/x")));
 }
 
@@ -127,7 +129,8 @@ fn hidden_facts_are_shown_to_the_groups_that_the_policy_names() {
 fn no_node_talks_itself_into_a_scope() {
     let two = policy(TWO);
     let node = two.user("node").unwrap();
-    let reported = json!({"customer": "globex", "datacenter": ["a"], "broker": {"name": "east1"}, "os": {"family": "Debian"}});
+    let reported =
+        json!({"customer": "globex", "datacenter": ["a"], "broker": {"name": "east1"}, "os": {"family": "Debian"}});
     let effective = two.effective(node, &reported, &json!({"name": "noc1"}));
     assert_eq!(effective, json!({"customer": "acmeinc", "broker": {"name": "noc1"}, "os": {"family": "Debian"}}));
     assert!(!Filter::parse("has datacenter").unwrap().matches(&effective, &BTreeSet::new()));
@@ -161,11 +164,11 @@ fn explain_names_entries_lines_and_groups() {
     assert_eq!(
         yes.entries,
         [
-            "line 43: destination = \"/topic/prod.*.status\" write = [\"noc\", \"acme\"]",
-            "line 46: destination = \"/topic/prod.service.*\" read = [\"acme\"] write = [\"noc\"]",
+            "line 39: destination = \"/topic/prod.*.status\" write = [\"noc\", \"acme\"]",
+            "line 42: destination = \"/topic/prod.service.*\" read = [\"acme\"] write = [\"noc\"]",
         ]
     );
-    assert!(yes.text.contains("line 43 by acme, noc: /topic/prod.*.status"), "{}", yes.text);
+    assert!(yes.text.contains("line 39 by acme, noc: /topic/prod.*.status"), "{}", yes.text);
     assert!(yes.scope.unwrap().contains("customer = acmeinc"));
     let no = two.explain("alice", "write", "/topic/prod.exec.run").unwrap();
     assert!(!no.allowed && no.entries.is_empty() && no.scope.is_none());
@@ -194,7 +197,10 @@ fn user_with(field: &str) -> String {
 #[test]
 fn every_mistake_has_a_line_and_a_cure() {
     let agent = |field: &str| {
-        format!("asserted = [\"a\"]\n[[collective]]\nname = \"prod\"\n{}", user_with(field).replace("operator", "agent"))
+        format!(
+            "asserted = [\"a\"]\n[[collective]]\nname = \"prod\"\n{}",
+            user_with(field).replace("operator", "agent")
+        )
     };
     let cases: Vec<(String, usize, &str)> = vec![
         ("[user.x]\n".into(), 1, "unknown field `user`"),
@@ -339,7 +345,8 @@ fn names(mask: u8) -> String {
 }
 
 fn written(entries: &[(String, [u8; 3])], member_of: u8) -> Policy {
-    let mut text = format!("[groups.g0]\n[groups.g1]\n[groups.g2]\n{}", user_with(&format!("groups = {}", names(member_of))));
+    let mut text =
+        format!("[groups.g0]\n[groups.g1]\n[groups.g2]\n{}", user_with(&format!("groups = {}", names(member_of))));
     for (pattern, rights) in entries {
         let [read, write, admin] = rights.map(names);
         text += &format!("[[acl]]\ndestination = \"{pattern}\"\nread = {read}\nwrite = {write}\nadmin = {admin}\n");

@@ -227,32 +227,21 @@ impl Nodes {
         self.gone_order.front().map(|(at, _)| *at)
     }
 
-    /// Computes all effective and display facts anew under another policy. What passes a limit now is found by nobody until it changes.
-    pub fn apply(&mut self, policy: &Policy) {
+    /// Computes effective and display facts anew where the policy `new` makes others of them than `old` did.
+    /// What passes a limit now is found by nobody until it changes.
+    pub fn apply(&mut self, old: &Policy, new: &Policy) {
+        let all = old.asserted().ne(new.asserted()) || old.display() != new.display();
         for (row, node) in self.rows.iter_mut().enumerate() {
             let Some(node) = node else { continue };
-            if let Some(user) = policy.user(&node.user.name) {
-                node.user = user.clone();
-            }
-            let Some(document) = &mut node.document else { continue };
-            match whole(policy, &self.broker, &node.user, &document.json, node.since, node.clock_skew) {
-                Some(whole) => {
-                    self.index.insert(Row(row as u32), described(&whole.effective, &whole.document));
-                    document.display = display(policy, &whole.effective);
-                }
-                None => self.index.remove(Row(row as u32)),
-            }
+            let changed = follow(&mut node.user, new);
+            let Some(document) = node.document.as_mut().filter(|_| all || changed) else { continue };
+            let whole = whole(new, &self.broker, &node.user, &document.json, node.since, node.clock_skew);
+            reindex(&mut self.index, row as u32, document, whole, new);
         }
         for (row, gone) in &mut self.gone {
-            if let Some(user) = policy.user(&gone.user.name) {
-                gone.user = user.clone();
-            }
-            match whole(policy, &self.broker, &gone.user, &gone.document.json, gone.since, gone.clock_skew) {
-                Some(whole) => {
-                    self.gone_index.insert(Row(*row), described(&whole.effective, &whole.document));
-                    gone.document.display = display(policy, &whole.effective);
-                }
-                None => self.gone_index.remove(Row(*row)),
+            if follow(&mut gone.user, new) || all {
+                let whole = whole(new, &self.broker, &gone.user, &gone.document.json, gone.since, gone.clock_skew);
+                reindex(&mut self.gone_index, *row, &mut gone.document, whole, new);
             }
         }
     }
@@ -379,6 +368,24 @@ fn matching(index: &Index, target: Option<&Filter>, scope: Option<&Filter>) -> R
         (None, None) => index.rows().clone(),
         (Some(filter), None) | (None, Some(filter)) => index.matching(filter),
         (Some(target), Some(scope)) => index.matching(&target.and(scope)),
+    }
+}
+
+/// The user as the policy has it now; a removed one stays as it was. Whether something else is asserted of its nodes.
+fn follow(user: &mut Arc<User>, policy: &Policy) -> bool {
+    let Some(new) = policy.user(&user.name) else { return false };
+    let changed = new.facts != user.facts;
+    *user = new.clone();
+    changed
+}
+
+fn reindex(index: &mut Index, row: u32, document: &mut Document, whole: Option<Whole>, policy: &Policy) {
+    match whole {
+        Some(whole) => {
+            index.insert(Row(row), described(&whole.effective, &whole.document));
+            document.display = display(policy, &whole.effective);
+        }
+        None => index.remove(Row(row)),
     }
 }
 

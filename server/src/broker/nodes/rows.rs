@@ -1,6 +1,6 @@
 //! Which row of the registry is a node's, and how is a set of rows kept small?
 
-use roaring::RoaringBitmap;
+use roaring::{MultiOps, RoaringBitmap};
 
 /// A place in the registry; taken again after its node has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,8 +19,6 @@ pub(super) enum Rows {
 const FEW: usize = 1024;
 /// Below this many, a list with gaps becomes a list again.
 const FEW_AGAIN: u64 = FEW as u64 / 2;
-/// From this size on a bitmap is united as a whole, word by word, and not row by row.
-const WHOLE: u64 = 32 * 1024;
 /// Up to this many rows in all, sorting them is cheaper than a bit set over the whole registry.
 const SORTED: u64 = 4096;
 
@@ -82,47 +80,43 @@ impl Rows {
         }
     }
 
-    fn for_each(&self, mut visit: impl FnMut(u32)) {
+    /// The rows of a small set; none of a bitmap.
+    fn list(&self) -> &[u32] {
         match self {
-            Rows::One(row) => visit(*row),
-            Rows::Few(list) => list.iter().for_each(|row| visit(*row)),
-            Rows::Many(bitmap) => {
-                let (mut rows, mut buffer) = (bitmap.iter(), [0; 256]);
-                loop {
-                    let read = rows.next_many(&mut buffer);
-                    if read.is_empty() {
-                        return;
-                    }
-                    read.iter().for_each(|row| visit(*row));
-                }
-            }
+            Rows::One(row) => std::slice::from_ref(row),
+            Rows::Few(list) => list,
+            Rows::Many(_) => &[],
         }
     }
 }
 
 /// All rows of these sets. `end` is above every row.
 ///
-/// Roaring's own union pays for each set's containers; thousands of small sets are faster through one flat bit set.
+/// Roaring unites bitmaps well, but thousands of small sets are faster through one flat bit set.
 pub(super) fn union(sets: &[&Rows], end: u32) -> RoaringBitmap {
-    let small = |rows: &&&Rows| !matches!(rows, Rows::Many(bitmap) if bitmap.len() >= WHOLE);
+    let small = |rows: &&&Rows| !matches!(rows, Rows::Many(_));
     let total: u64 = sets.iter().filter(small).map(|rows| rows.len()).sum();
     let united = if total <= SORTED {
         let mut list = Vec::with_capacity(total as usize);
         sets.iter()
-            .filter(small)
-            .for_each(|rows| rows.for_each(|row| list.push(row)));
+            .for_each(|rows| list.extend_from_slice(rows.list()));
         list.sort_unstable();
         list.into_iter().collect()
     } else {
         let mut bits = vec![0u8; end as usize / 8 + 1];
-        sets.iter().filter(small).for_each(|rows| {
-            rows.for_each(|row| bits[row as usize / 8] |= 1 << (row % 8));
-        });
+        for row in sets.iter().flat_map(|rows| rows.list()) {
+            bits[*row as usize / 8] |= 1 << (row % 8);
+        }
         RoaringBitmap::from_lsb0_bytes(0, &bits)
     };
-    let whole = sets.iter().filter_map(|rows| match rows {
-        Rows::Many(bitmap) if bitmap.len() >= WHOLE => Some(bitmap),
-        _ => None,
+    let bitmaps = sets.iter().filter_map(|rows| match rows {
+        Rows::Many(bitmap) => Some(bitmap),
+        Rows::One(_) | Rows::Few(_) => None,
     });
-    whole.fold(united, |united, bitmap| united | bitmap)
+    let bitmaps: Vec<&RoaringBitmap> = bitmaps.collect();
+    if bitmaps.is_empty() {
+        united
+    } else {
+        bitmaps.into_iter().chain([&united]).union()
+    }
 }
