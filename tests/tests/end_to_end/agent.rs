@@ -40,7 +40,8 @@ fn states(events: &[Frame]) -> Value {
 #[test]
 fn it_registers_itself() {
     let broker = Broker::start();
-    let agent = Agent::start(&broker, "node-acme", &value!({ "role": "frontend", "rack": 7 }), &["webserver", "monitored"]);
+    let agent =
+        Agent::start(&broker, "node-acme", &value!({ "role": "frontend", "rack": 7 }), &["webserver", "monitored"]);
     let mut operator = Stomp::operator(&broker, "noc");
     let target = "datacenter=a and class ~ web and customer=acmeinc and rack > 6 and has os.family and has kernel";
     assert_eq!(operator.find(target), [agent.id()]);
@@ -75,22 +76,28 @@ fn it_answers_node_service_and_process() {
     assert_eq!(reply(&events).0, "ok");
     assert_eq!(states(&events), value!({ "ok": 1 }));
     // With systemd or without: what does not run is said not to.
-    let (status, body) = reply(&ask(&mut operator, "prod.service.status", "r2", &value!({ "name": "no-such-service-77" })));
+    let (status, body) =
+        reply(&ask(&mut operator, "prod.service.status", "r2", &value!({ "name": "no-such-service-77" })));
     assert!(["ok", "failed"].contains(&status.as_str()), "{status}: {body}");
     let (status, body) = reply(&ask(&mut operator, "prod.service.status", "r3", &value!({ "name": "muster-agent" })));
     assert_eq!(status, "ok", "{body}");
-    let (status, body) = reply(&ask(&mut operator, "prod.process.list", "r4", &value!({ "name": "^muster-agent$", "limit": 1000 })));
+    let (status, body) =
+        reply(&ask(&mut operator, "prod.process.list", "r4", &value!({ "name": "^muster-agent$", "limit": 1000 })));
     assert_eq!(status, "ok", "{body}");
     assert!(body.to_string().contains(&agent.process_id().to_string()), "it does not see itself: {body}");
-    for (topic, body) in [
+    // An id is used once: the agent would take a second request for a duplicate.
+    for (n, (topic, body)) in [
         ("prod.service.status", value!({})),
         ("prod.service.status", value!({ "name": "../x; rm" })),
         ("prod.service.status", value!({ "name": "x", "frob": 1 })),
         ("prod.process.list", value!({ "limit": "many" })),
         ("prod.node.frobnicate", value!({})),
         ("prod.node.ping", value!([])),
-    ] {
-        let (status, answer) = reply(&ask(&mut operator, topic, "r5", &body));
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (status, answer) = reply(&ask(&mut operator, topic, &format!("bad-{n}"), &body));
         assert_eq!(status, "failed", "{topic} {body}: {answer}");
         assert!(answer["error"]["code"].is_string() && answer["error"]["text"].is_string(), "{topic}: {answer}");
     }
@@ -109,9 +116,18 @@ fn exec_is_off_unless_the_node_allows_it() {
     let (status, body) = reply(&events);
     assert_eq!(status, "ok", "{body}");
     assert!(body.to_string().contains("hello $HOME; id"), "a shell was at work: {body}");
-    assert_eq!(events.iter().filter(|e| String::from_utf8_lossy(&e.body).contains(&other.id())).count(), 0, "off means not asked");
-    for command in ["/bin/cat", "/bin/../bin/echo", "echo"] {
-        let (status, _) = reply(&ask(&mut operator, "prod.exec.run", "r2", &value!({ "command": command, "args": [] })));
+    assert_eq!(
+        events.iter().filter(|e| String::from_utf8_lossy(&e.body).contains(&other.id())).count(),
+        0,
+        "off means not asked"
+    );
+    for (n, command) in ["/bin/cat", "/bin/../bin/echo", "echo"].into_iter().enumerate() {
+        let (status, _) = reply(&ask(
+            &mut operator,
+            "prod.exec.run",
+            &format!("not-{n}"),
+            &value!({ "command": command, "args": [] }),
+        ));
         assert_eq!(status, "denied", "{command}");
     }
 }
@@ -181,7 +197,11 @@ fn a_request_is_run_once_over_a_restart() {
     let mut agent = setup.config(&allowed).start();
     agent.until_registered(&broker);
     let body = value!({ "command": "/bin/sh", "args": [script] }).to_string();
-    let once = || request("prod.exec.run", "same-id", "customer=acmeinc").with_body(body.clone()).header("muster-reply-within", "3000");
+    let once = || {
+        request("prod.exec.run", "same-id", "customer=acmeinc")
+            .with_body(body.clone())
+            .header("muster-reply-within", "3000")
+    };
     let runs = || fs::read_to_string(&traces).unwrap_or_default().lines().count();
     let mut operator = Stomp::operator(&broker, "noc");
     operator.send(once());
@@ -193,7 +213,9 @@ fn a_request_is_run_once_over_a_restart() {
         if restart {
             agent.kill();
             agent.start_again();
-            until_within("the agent is back", WAY_BACK, || (broker.count("nodes") == 1 && broker.count("registering") == 0).then_some(()));
+            until_within("the agent is back", WAY_BACK, || {
+                (broker.count("nodes") == 1 && broker.count("registering") == 0).then_some(())
+            });
         }
         let mut again = Stomp::operator(&broker, "noc");
         again.send(once());
@@ -233,9 +255,7 @@ fn the_status_file_says_why_it_cannot_log_in() {
     let setup = Agent::setup(&broker, "node-acme", &value!({}), &[]);
     write_private(&setup.folder().join("password"), "wrong-secret-71");
     let agent = setup.start();
-    let text = until("the status file says why", || {
-        agent.status()?["last_error"]["text"].as_str().map(str::to_owned)
-    });
+    let text = until("the status file says why", || agent.status()?["last_error"]["text"].as_str().map(str::to_owned));
     assert!(text.contains("auth-failed") || text.contains("password"), "{text}");
     assert!(!text.contains("wrong-secret-71") && !agent.log().contains("wrong-secret-71"), "{text}\n{}", agent.log());
     let status = agent.status().expect("a status");
@@ -250,10 +270,13 @@ fn it_does_not_connect_to_a_broker_of_another_ca() {
     let broker = Broker::start();
     let setup = Agent::setup(&broker, "node-acme", &value!({}), &[]);
     let key = rcgen::KeyPair::generate().expect("a key");
-    let other = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).and_then(|p| p.self_signed(&key)).expect("a certificate");
+    let other = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .and_then(|p| p.self_signed(&key))
+        .expect("a certificate");
     fs::write(setup.folder().join("ca.pem"), other.pem()).expect("ca.pem");
     let agent = setup.start();
-    let text = until("the status file says why", || agent.status()?["last_error"]["text"].as_str().map(str::to_lowercase));
+    let text =
+        until("the status file says why", || agent.status()?["last_error"]["text"].as_str().map(str::to_lowercase));
     assert!(text.contains("certificate") || text.contains("issuer"), "{text}");
     assert!(!broker.log().contains("session opened"), "a password was sent to a stranger");
 }

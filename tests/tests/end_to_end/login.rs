@@ -31,9 +31,12 @@ fn connected_says_who_and_where() {
 #[test]
 fn all_versions_log_in() {
     let broker = Broker::start();
-    for (offer, version, agreed) in
-        [(None, Version::V1_0, "1.0"), (Some("1.0"), Version::V1_0, "1.0"), (Some("1.1,1.0"), Version::V1_1, "1.1"), (Some("1.1,1.2,3.0"), Version::V1_2, "1.2")]
-    {
+    for (offer, version, agreed) in [
+        (None, Version::V1_0, "1.0"),
+        (Some("1.0"), Version::V1_0, "1.0"),
+        (Some("1.1,1.0"), Version::V1_1, "1.1"),
+        (Some("1.1,1.2,3.0"), Version::V1_2, "1.2"),
+    ] {
         let mut stomp = Stomp::dial(&broker);
         let mut frame = connect("noc");
         match offer {
