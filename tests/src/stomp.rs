@@ -131,7 +131,7 @@ impl Stomp {
 
     /// Waits for CONNECTED.
     pub fn connected(&mut self) -> Frame {
-        let frame = self.next();
+        let frame = self.frame();
         assert_eq!(frame.command, Command::Connected, "{}", show(&frame));
         self.decoder.set_version(self.version);
         frame
@@ -181,7 +181,7 @@ impl Stomp {
     }
 
     /// The next frame.
-    pub fn next(&mut self) -> Frame {
+    pub fn frame(&mut self) -> Frame {
         match self.stash.pop_front() {
             Some(frame) => frame,
             None => self.receive(LIMIT).unwrap_or_else(|end| panic!("a frame was expected, the connection is {end:?}")),
@@ -193,7 +193,7 @@ impl Stomp {
         self.stash.pop_front().map_or_else(|| self.receive(limit), Ok)
     }
 
-    /// The first frame that fits; others are kept for [`Stomp::next`].
+    /// The first frame that fits; others are kept for [`Stomp::frame`].
     pub fn wait_for(&mut self, what: &str, mut fits: impl FnMut(&Frame) -> bool) -> Frame {
         if let Some(at) = self.stash.iter().position(&mut fits) {
             return self.stash.remove(at).expect("just found");
@@ -222,7 +222,7 @@ impl Stomp {
 
     /// The next frame must be this event of a request.
     pub fn event(&mut self, event: &str) -> Frame {
-        let frame = self.next();
+        let frame = self.frame();
         assert_eq!(frame.headers.get("muster-event"), Some(event), "{}", show(&frame));
         frame
     }

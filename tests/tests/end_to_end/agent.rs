@@ -17,7 +17,7 @@ fn ask(operator: &mut Stomp, topic: &str, id: &str, body: &Value) -> Vec<Frame> 
     operator.send(request(topic, id, "customer=acmeinc").with_body(body.to_string()));
     let mut events = Vec::new();
     loop {
-        let frame = operator.next();
+        let frame = operator.frame();
         let event = frame.headers.get("muster-event").map(str::to_owned);
         events.push(frame);
         if matches!(event.as_deref(), Some("done" | "refused")) {
@@ -220,7 +220,7 @@ fn a_request_is_run_once_over_a_restart() {
         let mut again = Stomp::operator(&broker, "noc");
         again.send(once());
         again.event("accepted");
-        let last = again.next();
+        let last = again.frame();
         assert_ne!(last.headers.get("muster-status"), Some("ok"), "{}", show(&last));
         assert_eq!(runs(), 1, "after a restart: {restart}");
     }

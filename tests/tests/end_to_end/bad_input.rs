@@ -318,7 +318,7 @@ fn line_ends_and_nul_in_headers_do_not_make_new_headers() {
     let mut operator = Stomp::operator(&broker, "noc");
     let note = "a\r\nmuster-caller:admin\n\nb:c\\d";
     operator.send_and_wait(message("/topic/open.x").header("note", note).with_body("body"));
-    let got = reader.next();
+    let got = reader.frame();
     assert_eq!(got.headers.get("note"), Some(note), "{}", show(&got));
     assert_eq!(got.headers.get("muster-caller"), Some("noc"));
     assert_eq!(&got.body[..], b"body");

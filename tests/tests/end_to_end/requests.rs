@@ -503,7 +503,7 @@ fn who_does_not_read_is_disconnected_and_the_others_get_everything() {
         assert!(sent < 4000, "{sent} messages of 32 KiB, and the one that reads none is still there");
         for _ in 0..20 {
             sender.send_and_wait(message("/topic/open.x").header("n", &sent.to_string()).with_body(body.clone()));
-            let got = quick.next();
+            let got = quick.frame();
             assert_eq!(got.headers.get("n"), Some(sent.to_string().as_str()));
             sent += 1;
         }
@@ -532,11 +532,11 @@ fn each_session_gets_one_copy() {
         reader.subscribe(pattern, id);
     }
     reader.send_and_wait(message("/topic/open.a").with_body("x"));
-    assert_eq!(reader.next().headers.get("subscription"), Some("1"), "the first that matches");
+    assert_eq!(reader.frame().headers.get("subscription"), Some("1"), "the first that matches");
     reader.assert_quiet();
     reader.send_and_wait(Frame::new(Command::Unsubscribe).header("id", "1"));
     reader.send_and_wait(message("/topic/open.a").with_body("x"));
-    assert_eq!(reader.next().headers.get("subscription"), Some("2"));
+    assert_eq!(reader.frame().headers.get("subscription"), Some("2"));
 }
 
 #[test]
@@ -570,7 +570,7 @@ fn a_disconnect_with_receipt_is_answered() {
     let broker = Broker::start();
     let mut operator = Stomp::operator(&broker, "noc");
     operator.send(Frame::new(Command::Disconnect).header("receipt", "bye"));
-    let receipt = operator.next();
+    let receipt = operator.frame();
     assert_eq!((receipt.command, receipt.headers.get("receipt-id")), (Command::Receipt, Some("bye")));
     assert_eq!(operator.end(), End::Closed);
 }
