@@ -92,10 +92,7 @@ impl Column {
     pub(super) fn note_row(&mut self, row: u32, ids: impl Iterator<Item = u32>, row_end: u32) {
         let (present, row_end) = (self.present.len(), u64::from(row_end));
         match &mut self.by_row {
-            None if present >= BY_ROW_FROM.0
-                && self.ids.len() > BY_ROW_FROM.1
-                && 4 * present >= row_end =>
-            {
+            None if present >= BY_ROW_FROM.0 && self.ids.len() > BY_ROW_FROM.1 && 4 * present >= row_end => {
                 self.by_row = Some(self.collect_by_row(row_end as usize));
             }
             Some(_) if 8 * present < row_end => self.by_row = None,
@@ -214,27 +211,15 @@ impl Column {
             Predicate::Compare(_, op, literal) if op.is_order() => self.ordered(*op, literal),
             Predicate::Compare(_, _, literal) => Some(self.equal(literal)),
             Predicate::In(_, literals) => {
-                let mut ids: Vec<u32> = literals
-                    .iter()
-                    .flat_map(|literal| self.equal(literal))
-                    .collect();
+                let mut ids: Vec<u32> = literals.iter().flat_map(|literal| self.equal(literal)).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 Some(ids)
             }
-            Predicate::Class { name, .. } => Some(
-                self.ids
-                    .get(&text(name.text()))
-                    .copied()
-                    .into_iter()
-                    .collect(),
-            ),
+            Predicate::Class { name, .. } => Some(self.ids.get(&text(name.text())).copied().into_iter().collect()),
             Predicate::Has(_) | Predicate::Match { .. } | Predicate::ClassMatch { .. } => None,
         };
-        let hit = |id: &u32| {
-            self.value(*id)
-                .is_some_and(|(value, _)| predicate.hits(value.as_ref()))
-        };
+        let hit = |id: &u32| self.value(*id).is_some_and(|(value, _)| predicate.hits(value.as_ref()));
         match candidates {
             Some(ids) => ids.into_iter().filter(hit).collect(),
             None => (0..self.values.len() as u32).filter(hit).collect(),
@@ -243,30 +228,15 @@ impl Column {
 
     /// Values that may equal the literal: the same text, its other spellings, the number, the boolean.
     fn equal(&self, literal: &Literal) -> Vec<u32> {
-        let mut ids: Vec<u32> = self
-            .ids
-            .get(&text(literal.text()))
-            .copied()
-            .into_iter()
-            .collect();
+        let mut ids: Vec<u32> = self.ids.get(&text(literal.text())).copied().into_iter().collect();
         if let Some(normal) = normal_form(literal.text()) {
             ids.extend(self.ids.get(&text(&normal)));
             let normal: Box<str> = normal.into();
-            let spellings = self
-                .respelled
-                .range((normal.clone(), 0)..=(normal, u32::MAX));
+            let spellings = self.respelled.range((normal.clone(), 0)..=(normal, u32::MAX));
             ids.extend(spellings.map(|(_, id)| id));
         }
-        ids.extend(
-            literal
-                .number()
-                .and_then(|number| self.ids.get(&Scalar::Number(number))),
-        );
-        ids.extend(
-            [true, false]
-                .iter()
-                .filter_map(|value| self.ids.get(&Scalar::Bool(*value))),
-        );
+        ids.extend(literal.number().and_then(|number| self.ids.get(&Scalar::Number(number))));
+        ids.extend([true, false].iter().filter_map(|value| self.ids.get(&Scalar::Bool(*value))));
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -298,16 +268,8 @@ impl Column {
         let at = Scalar::Number(number);
         let (low, high) = bounds(op, at.clone(), at);
         // Numbers stand between the booleans and the texts.
-        let low = if low == Bound::Unbounded {
-            Bound::Excluded(Scalar::Bool(true))
-        } else {
-            low
-        };
-        let high = if high == Bound::Unbounded {
-            Bound::Excluded(text(""))
-        } else {
-            high
-        };
+        let low = if low == Bound::Unbounded { Bound::Excluded(Scalar::Bool(true)) } else { low };
+        let high = if high == Bound::Unbounded { Bound::Excluded(text("")) } else { high };
         self.ids.range((low, high)).map(|(_, id)| *id)
     }
 

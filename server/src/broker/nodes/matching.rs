@@ -80,20 +80,12 @@ impl Index {
         }
     }
 
-    fn predicate<'a>(
-        &'a self,
-        predicate: &Predicate,
-        among: &RoaringBitmap,
-    ) -> Cow<'a, RoaringBitmap> {
+    fn predicate<'a>(&'a self, predicate: &Predicate, among: &RoaringBitmap) -> Cow<'a, RoaringBitmap> {
         let Some((number, column)) = self.column_of(predicate) else {
             return Cow::Owned(RoaringBitmap::new());
         };
         // A node without classes has no `class != x` to be missing: the set of classes is always there.
-        let present = if number == CLASSES {
-            &self.rows
-        } else {
-            &column.present
-        };
+        let present = if number == CLASSES { &self.rows } else { &column.present };
         if matches!(predicate, Predicate::Has(_)) {
             return Cow::Borrowed(present);
         }
@@ -105,16 +97,9 @@ impl Index {
         let all_values = values * PER_VALUE + column.present.len() / 2 * PER_HIT;
         let rows_in_order = values * PER_VALUE + left * PER_ROW_IN_ORDER;
         let rows_by_entries = values.min(left) * PER_VALUE + left * PER_ROW;
-        let in_order = column
-            .rows_in_order()
-            .filter(|_| rows_in_order < rows_by_entries.min(all_values));
+        let in_order = column.rows_in_order().filter(|_| rows_in_order < rows_by_entries.min(all_values));
         if let Some(in_order) = in_order {
-            Cow::Owned(by_row_in_order(
-                predicate,
-                column,
-                in_order,
-                &(among & present),
-            ))
+            Cow::Owned(by_row_in_order(predicate, column, in_order, &(among & present)))
         } else if rows_by_entries < all_values {
             Cow::Owned(self.by_row(predicate, number, column, &(among & present)))
         } else {
@@ -123,22 +108,12 @@ impl Index {
     }
 
     /// Asks row by row, each distinct value once.
-    fn by_row(
-        &self,
-        predicate: &Predicate,
-        number: u32,
-        column: &Column,
-        rows: &RoaringBitmap,
-    ) -> RoaringBitmap {
+    fn by_row(&self, predicate: &Predicate, number: u32, column: &Column, rows: &RoaringBitmap) -> RoaringBitmap {
         // A flat memory of answers is worth its zeroing only where values repeat among these rows.
         let repeats = column.id_end() as u64 <= 8 * rows.len();
         let mut known = vec![Answer::NotAsked; if repeats { column.id_end() } else { 0 }];
         let mut hits = |id: u32| {
-            let test = || {
-                column
-                    .value(id)
-                    .is_some_and(|(value, _)| predicate.hits(value.as_ref()))
-            };
+            let test = || column.value(id).is_some_and(|(value, _)| predicate.hits(value.as_ref()));
             match known.get_mut(id as usize) {
                 Some(Answer::Hit) => true,
                 Some(Answer::Miss) => false,
@@ -166,17 +141,9 @@ enum Answer {
 
 /// Asks every value first, then reads the rows' values in order and looks each answer up.
 /// All of the rows must be present, with one value each.
-fn by_row_in_order(
-    predicate: &Predicate,
-    column: &Column,
-    in_order: &[u32],
-    rows: &RoaringBitmap,
-) -> RoaringBitmap {
+fn by_row_in_order(predicate: &Predicate, column: &Column, in_order: &[u32], rows: &RoaringBitmap) -> RoaringBitmap {
     let mut answers = vec![predicate.is_negated(); column.id_end()];
-    column
-        .hits(predicate)
-        .into_iter()
-        .for_each(|id| answers[id as usize] = !predicate.is_negated());
+    column.hits(predicate).into_iter().for_each(|id| answers[id as usize] = !predicate.is_negated());
     filtered(rows, |row| answers[in_order[row as usize] as usize])
 }
 
@@ -188,11 +155,7 @@ fn by_value<'a>(
     end: u32,
 ) -> Cow<'a, RoaringBitmap> {
     let hits = column.hits(predicate);
-    let sets: Vec<&Rows> = hits
-        .iter()
-        .filter_map(|id| column.value(*id))
-        .map(|(_, rows)| rows)
-        .collect();
+    let sets: Vec<&Rows> = hits.iter().filter_map(|id| column.value(*id)).map(|(_, rows)| rows).collect();
     if let ([Rows::Many(one)], false) = (&sets[..], predicate.is_negated()) {
         return Cow::Borrowed(one);
     }
@@ -201,18 +164,11 @@ fn by_value<'a>(
     let hit = if one_value_each && rows > column.present.len() / 2 && sets.len() > 1 {
         let mut hit = vec![false; column.id_end()];
         hits.iter().for_each(|id| hit[*id as usize] = true);
-        let others = (0..)
-            .zip(&hit)
-            .filter(|(_, hit)| !**hit)
-            .filter_map(|(id, _)| column.value(id));
+        let others = (0..).zip(&hit).filter(|(_, hit)| !**hit).filter_map(|(id, _)| column.value(id));
         let others: Vec<&Rows> = others.map(|(_, rows)| rows).collect();
         &column.present - union(&others, end)
     } else {
         union(&sets, end)
     };
-    Cow::Owned(if predicate.is_negated() {
-        present - hit
-    } else {
-        hit
-    })
+    Cow::Owned(if predicate.is_negated() { present - hit } else { hit })
 }

@@ -106,8 +106,7 @@ pub(super) fn union(sets: &[&Rows], end: u32) -> RoaringBitmap {
     let total: u64 = sets.iter().filter(small).map(|rows| rows.len()).sum();
     let united = if total <= SORTED {
         let mut list = Vec::with_capacity(total as usize);
-        sets.iter()
-            .for_each(|rows| list.extend_from_slice(rows.list()));
+        sets.iter().for_each(|rows| list.extend_from_slice(rows.list()));
         list.sort_unstable();
         list.into_iter().collect()
     } else {
@@ -122,11 +121,7 @@ pub(super) fn union(sets: &[&Rows], end: u32) -> RoaringBitmap {
         Rows::One(_) | Rows::Few(_) => None,
     });
     let bitmaps: Vec<&RoaringBitmap> = bitmaps.collect();
-    if bitmaps.is_empty() {
-        united
-    } else {
-        bitmaps.into_iter().chain([&united]).union()
-    }
+    if bitmaps.is_empty() { united } else { bitmaps.into_iter().chain([&united]).union() }
 }
 
 /// Those rows of a bitmap that satisfy a test, which is asked in order.
