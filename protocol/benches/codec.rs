@@ -86,9 +86,7 @@ fn encoding(c: &mut Criterion) {
     group.throughput(Throughput::Elements(FRAMES as u64));
     let mut out = BytesMut::with_capacity(64 * 1024);
     let made = frame();
-    let Ok(Some(Decoded::Frame(received))) =
-        Decoder::new(Limits::default()).decode(&mut wire(&made))
-    else {
+    let Ok(Some(Decoded::Frame(received))) = Decoder::new(Limits::default()).decode(&mut wire(&made)) else {
         panic!("what was encoded is decoded")
     };
     for (name, frame) in [("made", &made), ("received", &received)] {

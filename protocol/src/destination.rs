@@ -27,13 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
-        Self::Topic,
-        Self::Queue,
-        Self::Muster,
-        Self::TempQueue,
-        Self::RemoteTempQueue,
-    ];
+    const ALL: [Self; 5] = [Self::Topic, Self::Queue, Self::Muster, Self::TempQueue, Self::RemoteTempQueue];
 
     /// The beginning of the wire text, with both slashes.
     pub fn prefix(self) -> &'static str {
@@ -135,11 +129,7 @@ impl Pattern {
     /// Whether it holds no wildcard, and so matches exactly one destination.
     pub fn is_concrete(&self) -> bool {
         // Wildcards are never part of a segment, so that looking for the characters is enough.
-        !self
-            .0
-            .name()
-            .bytes()
-            .any(|byte| matches!(byte, b'*' | b'>'))
+        !self.0.name().bytes().any(|byte| matches!(byte, b'*' | b'>'))
     }
 
     /// What the prefix says.
@@ -236,10 +226,7 @@ fn least_bytes(sample: &[Sample<'_>]) -> usize {
 }
 
 /// One walk, without going back: `>` is last, so that it never leaves a choice.
-fn matches<'a>(
-    mut pattern: impl Iterator<Item = &'a str>,
-    mut name: impl Iterator<Item = &'a str>,
-) -> bool {
+fn matches<'a>(mut pattern: impl Iterator<Item = &'a str>, mut name: impl Iterator<Item = &'a str>) -> bool {
     loop {
         match (pattern.next(), name.next()) {
             (Some(">"), _) | (None, None) => return true,
@@ -258,9 +245,7 @@ fn is_wildcard(segment: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
     /// None of the five prefixes.
-    #[error(
-        "a destination begins with /topic/, /queue/, /muster/, /temp-queue/ or /remote-temp-queue/"
-    )]
+    #[error("a destination begins with /topic/, /queue/, /muster/, /temp-queue/ or /remote-temp-queue/")]
     UnknownKind,
     /// Nothing behind the prefix.
     #[error("the name of the destination is empty; put a name behind {prefix}")]
@@ -269,33 +254,25 @@ pub enum DestinationError {
         prefix: &'static str,
     },
     /// More bytes than allowed.
-    #[error(
-        "the name of the destination has {bytes} bytes, {MAX_NAME_BYTES} are allowed; shorten it"
-    )]
+    #[error("the name of the destination has {bytes} bytes, {MAX_NAME_BYTES} are allowed; shorten it")]
     TooLong {
         /// Of the name, without the prefix.
         bytes: usize,
     },
     /// More segments than allowed.
-    #[error(
-        "the name of the destination has {segments} segments, {MAX_SEGMENTS} are allowed; use fewer dots"
-    )]
+    #[error("the name of the destination has {segments} segments, {MAX_SEGMENTS} are allowed; use fewer dots")]
     TooManySegments {
         /// As given.
         segments: usize,
     },
     /// Two dots in a row, or one at an end.
-    #[error(
-        "segment {segment} of the destination is empty; put one dot between segments, and none at the ends"
-    )]
+    #[error("segment {segment} of the destination is empty; put one dot between segments, and none at the ends")]
     EmptySegment {
         /// Which one.
         segment: usize,
     },
     /// White space or a control character, in any script.
-    #[error(
-        "byte {byte} of the destination's name is white space or a control character; remove it"
-    )]
+    #[error("byte {byte} of the destination's name is white space or a control character; remove it")]
     Unprintable {
         /// Where it begins.
         byte: usize,
@@ -350,19 +327,14 @@ struct Text {
 impl Text {
     fn parse(text: &str) -> Result<Self, DestinationError> {
         let known = |kind: Kind| Some((kind, text.strip_prefix(kind.prefix())?));
-        let (kind, name) = Kind::ALL
-            .into_iter()
-            .find_map(known)
-            .ok_or(DestinationError::UnknownKind)?;
+        let (kind, name) = Kind::ALL.into_iter().find_map(known).ok_or(DestinationError::UnknownKind)?;
         check_name(kind, name)?;
         let whole = Arc::from(text);
         Ok(Self { kind, whole })
     }
 
     fn name(&self) -> &str {
-        self.whole
-            .get(self.kind.prefix().len()..)
-            .unwrap_or_default()
+        self.whole.get(self.kind.prefix().len()..).unwrap_or_default()
     }
 
     fn segments(&self) -> impl Iterator<Item = &str> {
@@ -458,30 +430,16 @@ mod tests {
     fn what_is_no_name() {
         use DestinationError as E;
         let of = |text: &str| Destination::parse(text).unwrap_err();
-        for text in [
-            "",
-            "a",
-            "topic/a",
-            "/topic",
-            "/topics/a",
-            "/Topic/a",
-            " /topic/a",
-            "/temp-topic/a",
-        ] {
+        for text in ["", "a", "topic/a", "/topic", "/topics/a", "/Topic/a", " /topic/a", "/temp-topic/a"] {
             assert_eq!(of(text), E::UnknownKind, "{text}");
         }
         assert_eq!(of("/queue/"), E::NoName { prefix: "/queue/" });
         assert_eq!(of("/topic/."), E::EmptySegment { segment: 1 });
         assert_eq!(of("/topic/a..b"), E::EmptySegment { segment: 2 });
         assert_eq!(of("/topic/a.b."), E::EmptySegment { segment: 3 });
-        for text in [
-            "/topic/a b",
-            "/topic/a\n",
-            "/topic/a\0",
-            "/topic/a\u{85}",
-            "/topic/a\u{2028}b",
-            "/topic/a\u{3000}",
-        ] {
+        for text in
+            ["/topic/a b", "/topic/a\n", "/topic/a\0", "/topic/a\u{85}", "/topic/a\u{2028}b", "/topic/a\u{3000}"]
+        {
             assert_eq!(of(text), E::Unprintable { byte: 2 }, "{text:?}");
         }
         assert_eq!(of("/topic/a.b*"), E::PartialWildcard { segment: 2 });
@@ -510,10 +468,7 @@ mod tests {
         assert_eq!(of("/topic/>.>"), E::RestNotLast { segment: 1 });
         assert_eq!(of("/topic/a.b>"), E::PartialWildcard { segment: 2 });
         assert_eq!(of("/temp-queue/a.*"), E::WildcardInPrivate { segment: 2 });
-        assert_eq!(
-            of("/remote-temp-queue/>"),
-            E::WildcardInPrivate { segment: 1 }
-        );
+        assert_eq!(of("/remote-temp-queue/>"), E::WildcardInPrivate { segment: 1 });
         assert!(Pattern::parse("/remote-temp-queue/noc1.0f3a").is_ok());
     }
 
@@ -526,18 +481,9 @@ mod tests {
             assert_eq!(Destination::parse(other).unwrap().as_action(), None);
         }
         let refused = |a, b, c| Destination::action(a, b, c).unwrap_err();
-        assert_eq!(
-            refused("a", "b.c", "d"),
-            DestinationError::DotInPart { segment: 2 }
-        );
-        assert_eq!(
-            refused("a", "", "d"),
-            DestinationError::EmptySegment { segment: 2 }
-        );
-        assert_eq!(
-            refused("a", "b", "*"),
-            DestinationError::WildcardInName { segment: 3 }
-        );
+        assert_eq!(refused("a", "b.c", "d"), DestinationError::DotInPart { segment: 2 });
+        assert_eq!(refused("a", "", "d"), DestinationError::EmptySegment { segment: 2 });
+        assert_eq!(refused("a", "b", "*"), DestinationError::WildcardInName { segment: 3 });
     }
 
     #[test]
@@ -586,17 +532,11 @@ mod tests {
     fn containment_knows_the_limits() {
         let lengths: Vec<String> = (1..=16).map(|length| vec!["*"; length].join(".")).collect();
         let lengths: Vec<&str> = lengths.iter().map(String::as_str).collect();
-        assert!(
-            is_covered(">", &lengths),
-            "there are no names of 17 segments"
-        );
+        assert!(is_covered(">", &lengths), "there are no names of 17 segments");
         assert!(!is_covered(">", &lengths[..15]));
         let long = "x".repeat(252);
         let (open, one_more) = (format!("{long}.>"), format!("{long}.*"));
-        assert!(
-            is_covered(&open, &[&long, &one_more]),
-            "no third fits into 255 bytes"
-        );
+        assert!(is_covered(&open, &[&long, &one_more]), "no third fits into 255 bytes");
         assert!(!is_covered(&open, &[&long]));
     }
 

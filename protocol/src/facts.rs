@@ -73,9 +73,7 @@ impl Facts {
         if bytes.len() > MAX_BYTES {
             return Err(FactsError::TooLarge(bytes.len(), MAX_BYTES));
         }
-        Facts::from_value(
-            serde_json::from_slice(bytes).map_err(|error| FactsError::Json(error.to_string()))?,
-        )
+        Facts::from_value(serde_json::from_slice(bytes).map_err(|error| FactsError::Json(error.to_string()))?)
     }
 
     /// Takes a JSON value: nulls are dropped, then the limits are checked.
@@ -185,11 +183,7 @@ fn walk_members<'a>(
 }
 
 /// [`walk`] for the value that stands at a path in a document; `names` is that path, and is left as it was.
-pub fn walk_below<'a>(
-    value: &'a Value,
-    names: &mut Vec<&'a str>,
-    visit: &mut impl FnMut(&[&'a str], Leaf<'a>),
-) {
+pub fn walk_below<'a>(value: &'a Value, names: &mut Vec<&'a str>, visit: &mut impl FnMut(&[&'a str], Leaf<'a>)) {
     match value {
         Value::Null => {}
         Value::Object(members) => {
@@ -304,18 +298,13 @@ fn overlay(value: &mut Value, over: &Value) {
     }
 }
 
-fn redact<'a>(
-    value: &'a Value,
-    names: &mut Vec<&'a str>,
-    hidden: &impl Fn(&Path) -> bool,
-) -> Option<Value> {
+fn redact<'a>(value: &'a Value, names: &mut Vec<&'a str>, hidden: &impl Fn(&Path) -> bool) -> Option<Value> {
     match value {
         Value::Object(members) if !members.is_empty() => {
             let mut kept = Map::new();
             for (name, member) in members {
                 names.push(name);
-                let seen =
-                    Path::from_segments(names.iter().copied()).is_some_and(|path| !hidden(&path));
+                let seen = Path::from_segments(names.iter().copied()).is_some_and(|path| !hidden(&path));
                 if seen && let Some(member) = redact(member, names, hidden) {
                     kept.insert(name.clone(), member);
                 }
@@ -324,10 +313,7 @@ fn redact<'a>(
             (!kept.is_empty()).then_some(Value::Object(kept))
         }
         Value::Array(elements) if !elements.is_empty() => {
-            let kept: Vec<Value> = elements
-                .iter()
-                .filter_map(|element| redact(element, names, hidden))
-                .collect();
+            let kept: Vec<Value> = elements.iter().filter_map(|element| redact(element, names, hidden)).collect();
             (!kept.is_empty()).then_some(Value::Array(kept))
         }
         other => Some(other.clone()),

@@ -148,7 +148,8 @@ impl Input {
     fn check(&self, name: &str, value: &Value) -> Result<Value, ArgumentError> {
         let longest = if self.max_length == 0 { 4096 } else { self.max_length };
         let wrong = |expected: String| ArgumentError::Wrong { name: name.to_owned(), expected };
-        let is_text = |text: &str| text.len() <= longest && !text.chars().any(|c| c.is_control() && c != '\t' && c != '\n');
+        let is_text =
+            |text: &str| text.len() <= longest && !text.chars().any(|c| c.is_control() && c != '\t' && c != '\n');
         match (self.kind, value) {
             (InputKind::Text, Value::String(text)) if is_text(text) => Ok(value.clone()),
             (InputKind::Text, Value::Number(number)) => Ok(Value::String(number.to_string())),
@@ -159,9 +160,13 @@ impl Input {
             }
             (InputKind::Integer, _) => Err(wrong("a whole number".into())),
             (InputKind::Boolean, Value::Bool(_)) => Ok(value.clone()),
-            (InputKind::Boolean, Value::String(text)) if text == "true" || text == "false" => Ok(Value::Bool(text == "true")),
+            (InputKind::Boolean, Value::String(text)) if text == "true" || text == "false" => {
+                Ok(Value::Bool(text == "true"))
+            }
             (InputKind::Boolean, _) => Err(wrong("true or false".into())),
-            (InputKind::List, Value::Array(items)) if items.iter().all(|i| i.as_str().is_some_and(is_text)) => Ok(value.clone()),
+            (InputKind::List, Value::Array(items)) if items.iter().all(|i| i.as_str().is_some_and(is_text)) => {
+                Ok(value.clone())
+            }
             (InputKind::List, Value::String(text)) if is_text(text) => Ok(Value::Array(vec![value.clone()])),
             (InputKind::List, _) => Err(wrong(format!("a list of texts of at most {longest} bytes"))),
         }
@@ -190,10 +195,17 @@ mod tests {
 
     #[test]
     fn arguments_are_checked_by_name_and_type() {
-        let check = |args: Value| service().check("status", args.as_object().expect("object")).map_err(|e| e.to_string());
-        assert_eq!(check(json!({"name": "ssh", "lines": "3"})).map(Value::Object), Ok(json!({"name": "ssh", "lines": 3})));
+        let check =
+            |args: Value| service().check("status", args.as_object().expect("object")).map_err(|e| e.to_string());
+        assert_eq!(
+            check(json!({"name": "ssh", "lines": "3"})).map(Value::Object),
+            Ok(json!({"name": "ssh", "lines": 3}))
+        );
         assert_eq!(check(json!({})), Err("argument `name` is missing".into()));
-        assert_eq!(check(json!({"name": "ssh", "x": 1})), Err("unknown argument `x`; the action takes: lines, name".into()));
+        assert_eq!(
+            check(json!({"name": "ssh", "x": 1})),
+            Err("unknown argument `x`; the action takes: lines, name".into())
+        );
         assert!(check(json!({"name": "a\u{0}b"})).is_err());
         assert!(check(json!({"name": "seventeen letters"})).is_err());
         assert!(check(json!({"name": "ssh", "lines": "three"})).is_err());

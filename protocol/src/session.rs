@@ -227,7 +227,11 @@ fn refused(frame: &Frame) -> SessionError {
     SessionError::Refused { code: frame.headers.get(header::CODE).and_then(Code::parse), text, retry_after }
 }
 
-async fn write_frames<S: AsyncWrite>(mut write: WriteHalf<S>, mut queue: mpsc::Receiver<Frame>, beat: Option<Duration>) {
+async fn write_frames<S: AsyncWrite>(
+    mut write: WriteHalf<S>,
+    mut queue: mpsc::Receiver<Frame>,
+    beat: Option<Duration>,
+) {
     let mut out = BytesMut::new();
     loop {
         let next = match beat {

@@ -31,7 +31,9 @@ pub enum TlsError {
         mode: u32,
     },
     /// The certificate is outside its validity.
-    #[error("{file}: the certificate is not valid now (valid from {from} until {until}); issue a new one, or correct the clock")]
+    #[error(
+        "{file}: the certificate is not valid now (valid from {from} until {until}); issue a new one, or correct the clock"
+    )]
     Validity {
         /// Which file.
         file: PathBuf,
@@ -69,8 +71,8 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
     let chain = certificates(certificate)?;
     check_validity(certificate, &chain)?;
     refuse_exposed(key)?;
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|e| TlsError::Read { file: key.to_owned(), cause: pem_cause(&e) })?;
+    let secret =
+        PrivateKeyDer::from_pem_file(key).map_err(|e| TlsError::Read { file: key.to_owned(), cause: pem_cause(&e) })?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| TlsError::Config { file: certificate.to_owned(), cause: e.to_string() })?

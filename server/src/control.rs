@@ -93,7 +93,9 @@ async fn exchange(stream: UnixStream, running: &Running) -> io::Result<()> {
 
 /// Asks the broker that has its socket at `path`.
 pub async fn ask(path: &Path, command: Command) -> io::Result<Answer> {
-    let name = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}; is musterd running, and are you its user?", path.display()));
+    let name = |e: io::Error| {
+        io::Error::new(e.kind(), format!("{}: {e}; is musterd running, and are you its user?", path.display()))
+    };
     let stream = UnixStream::connect(path).await.map_err(name)?;
     let (read, mut write) = stream.into_split();
     write.write_all(format!("{}\n", serde_json::to_string(&command)?).as_bytes()).await?;

@@ -1,8 +1,8 @@
 //! Who owns the broker? One task. Others tell it events or ask it questions; it waits for nobody, so it cannot deadlock.
 
+use crate::broker::Broker;
 use crate::broker::event::{Event, Now};
 use crate::broker::note::{Note, Weight};
-use crate::broker::Broker;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

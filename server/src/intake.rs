@@ -11,17 +11,31 @@ use muster_protocol::filter::Filter;
 use muster_protocol::frame::{Command, Frame, Headers, Version};
 use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header, shown};
 use muster_protocol::request::{
-    CancelQuery, DEFAULT_REPLY_WITHIN, DEFAULT_START_WITHIN, Event, ExplainQuery, FindQuery, MAX_REPLY_WITHIN, NodeQuery,
-    ReportQuery, State,
+    CancelQuery, DEFAULT_REPLY_WITHIN, DEFAULT_START_WITHIN, Event, ExplainQuery, FindQuery, MAX_REPLY_WITHIN,
+    NodeQuery, ReportQuery, State,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Headers of a SEND that the broker acts on and does not pass on.
 const CONSUMED: &[&str] = &[
-    "destination", "receipt", "content-length", header::TARGET, header::REQUEST, header::REPLY_TO, header::START_WITHIN,
-    header::REPLY_WITHIN, header::MAX_TARGETS, header::EXPECT_TARGETS, header::NODES, header::DRY_RUN, header::EXPIRES,
-    header::EVENT, header::STATUS, header::HASH, header::BASE,
+    "destination",
+    "receipt",
+    "content-length",
+    header::TARGET,
+    header::REQUEST,
+    header::REPLY_TO,
+    header::START_WITHIN,
+    header::REPLY_WITHIN,
+    header::MAX_TARGETS,
+    header::EXPECT_TARGETS,
+    header::NODES,
+    header::DRY_RUN,
+    header::EXPIRES,
+    header::EVENT,
+    header::STATUS,
+    header::HASH,
+    header::BASE,
 ];
 
 /// Turns the frames of one session into inputs.
@@ -61,9 +75,10 @@ impl Intake {
                 Code::Unsupported,
                 format!("{}: acknowledgements and transactions are not there yet", frame.command.as_str()),
             )),
-            other => {
-                Err(Refusal::new(Code::BadFrame, format!("{}: not a frame that a connected client sends", other.as_str())))
-            }
+            other => Err(Refusal::new(
+                Code::BadFrame,
+                format!("{}: not a frame that a connected client sends", other.as_str()),
+            )),
         }
     }
 
@@ -82,7 +97,10 @@ impl Intake {
             Kind::TempQueue => Subscribed::ReplyQueue(destination(text)?),
             Kind::Queue => return Err(Refusal::new(Code::Unsupported, format!("{text}: queues are not there yet"))),
             Kind::Muster | Kind::RemoteTempQueue => {
-                return Err(Refusal::new(Code::Denied, format!("{text}: nobody subscribes to this kind of destination")));
+                return Err(Refusal::new(
+                    Code::Denied,
+                    format!("{text}: nobody subscribes to this kind of destination"),
+                ));
             }
         };
         Ok(Input::Subscribe { to, id, receipt })
@@ -133,7 +151,11 @@ impl Intake {
             return answer(headers, event, destination, is_request);
         }
         if destination.kind() != Kind::Muster {
-            return if is_request && destination.kind() == Kind::Topic { terms(headers).map(Purpose::Request) } else { Ok(Purpose::Message) };
+            return if is_request && destination.kind() == Kind::Topic {
+                terms(headers).map(Purpose::Request)
+            } else {
+                Ok(Purpose::Message)
+            };
         }
         Ok(match destination.name() {
             "facts" => Purpose::Facts(self.facts(frame)?),
@@ -141,7 +163,9 @@ impl Intake {
                 let query: FindQuery = body(frame)?;
                 let facts = query.facts.iter().map(|path| fact_path(path)).collect::<Result<_, _>>()?;
                 let from_row = match query.cursor {
-                    Some(cursor) => cursor.parse().map_err(|_| Refusal::new(Code::BadBody, "cursor: not one that this broker gave"))?,
+                    Some(cursor) => cursor
+                        .parse()
+                        .map_err(|_| Refusal::new(Code::BadBody, "cursor: not one that this broker gave"))?,
                     None => 0,
                 };
                 Purpose::Find(Find { facts, limit: page(query.limit, 500)?, from_row, module: query.module })
@@ -157,7 +181,12 @@ impl Intake {
             }
             "cancel" => Purpose::Cancel(request_id(&body::<CancelQuery>(frame)?.request)?),
             "admin.explain" => Purpose::Explain(body::<ExplainQuery>(frame)?),
-            _ => return Err(Refusal::new(Code::BadDestination, format!("{destination}: there is no such system destination"))),
+            _ => {
+                return Err(Refusal::new(
+                    Code::BadDestination,
+                    format!("{destination}: there is no such system destination"),
+                ));
+            }
         })
     }
 
@@ -171,7 +200,9 @@ impl Intake {
         let (document, before) = match frame.headers.get(header::BASE) {
             None => (NodeDocument::parse(&frame.body).map_err(bad)?, None),
             Some(base) => {
-                let stale = || Refusal::new(Code::StaleBase, "muster-base: not the document that the broker has; send the whole");
+                let stale = || {
+                    Refusal::new(Code::StaleBase, "muster-base: not the document that the broker has; send the whole")
+                };
                 let (json, hash) = self.document.as_ref().filter(|(_, hash)| hash == base).ok_or_else(stale)?;
                 let patch = serde_json::from_slice(&frame.body)
                     .map_err(|e| Refusal::new(Code::BadFacts, format!("the merge patch is not JSON: {e}")))?;
@@ -227,7 +258,10 @@ fn destination(text: &str) -> Result<Destination, Refusal> {
 fn reply_queue(text: &str) -> Result<Destination, Refusal> {
     let queue = destination(text)?;
     if queue.kind() != Kind::TempQueue {
-        return Err(Refusal::new(Code::BadHeader, format!("{queue}: reply-to must be a /temp-queue/ of this connection")));
+        return Err(Refusal::new(
+            Code::BadHeader,
+            format!("{queue}: reply-to must be a /temp-queue/ of this connection"),
+        ));
     }
     Ok(queue)
 }
@@ -255,7 +289,11 @@ fn target(headers: &Headers) -> Result<Target, Refusal> {
 fn nodes(headers: &Headers) -> Result<Option<Vec<NodeId>>, Refusal> {
     let Some(text) = headers.get(header::NODES) else { return Ok(None) };
     let bad = |text: String| Refusal::new(Code::BadHeader, format!("{}: {text}", header::NODES));
-    let ids = text.split(',').map(|id| NodeId::parse(id.trim())).collect::<Result<Vec<_>, _>>().map_err(|e| bad(e.to_string()))?;
+    let ids = text
+        .split(',')
+        .map(|id| NodeId::parse(id.trim()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| bad(e.to_string()))?;
     if ids.len() > MAX_NODES_HEADER {
         return Err(bad(format!("{} node ids, at most {MAX_NODES_HEADER} are allowed", ids.len())));
     }
@@ -287,7 +325,8 @@ fn terms(headers: &Headers) -> Result<Terms, Refusal> {
         Some("true") => true,
         Some(_) => return Err(Refusal::new(Code::BadHeader, format!("{}: expected true or false", header::DRY_RUN))),
     };
-    let (max_targets, expect_targets) = (number(headers, header::MAX_TARGETS)?, number(headers, header::EXPECT_TARGETS)?);
+    let (max_targets, expect_targets) =
+        (number(headers, header::MAX_TARGETS)?, number(headers, header::EXPECT_TARGETS)?);
     Ok(Terms { start_within, reply_within, max_targets, expect_targets, dry_run })
 }
 
@@ -305,7 +344,10 @@ fn answer(headers: &Headers, event: &str, destination: &Destination, is_request:
                 }
             }
         }
-        _ => Err(Refusal::new(Code::ForbiddenHeader, format!("{}: only `started` and `reply` to a reply queue, with the request's id", header::EVENT))),
+        _ => Err(Refusal::new(
+            Code::ForbiddenHeader,
+            format!("{}: only `started` and `reply` to a reply queue, with the request's id", header::EVENT),
+        )),
     }
 }
 
@@ -321,7 +363,9 @@ fn body<T: DeserializeOwned>(frame: &Frame) -> Result<T, Refusal> {
     let bytes: &[u8] = if frame.body.is_empty() { b"{}" } else { &frame.body };
     // By way of an object: serde would also take a list for a struct.
     let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(bytes);
-    object.and_then(|o| T::deserialize(serde_json::Value::Object(o))).map_err(|e| Refusal::new(Code::BadBody, format!("the body: {e}")))
+    object
+        .and_then(|o| T::deserialize(serde_json::Value::Object(o)))
+        .map_err(|e| Refusal::new(Code::BadBody, format!("the body: {e}")))
 }
 
 #[cfg(test)]
@@ -346,13 +390,21 @@ mod tests {
     #[test]
     fn a_request_is_read_whole() {
         let headers = [
-            ("muster-target", "os.family=Debian"), ("muster-request", "r1"), ("reply-to", "/temp-queue/x"),
-            ("muster-max-targets", "5"), ("muster-start-within", "999999"), ("muster-reply-within", "2000"), ("expires", "1500"),
+            ("muster-target", "os.family=Debian"),
+            ("muster-request", "r1"),
+            ("reply-to", "/temp-queue/x"),
+            ("muster-max-targets", "5"),
+            ("muster-start-within", "999999"),
+            ("muster-reply-within", "2000"),
+            ("expires", "1500"),
             ("x-mine", "kept"),
         ];
         let Input::Send(sent) = send("/topic/prod.service.status", &headers, "{}") else { panic!("refused") };
         let Purpose::Request(terms) = sent.purpose else { panic!("not a request") };
-        assert_eq!((terms.start_within, terms.reply_within, terms.max_targets, terms.dry_run), (2000, 2000, Some(5), false));
+        assert_eq!(
+            (terms.start_within, terms.reply_within, terms.max_targets, terms.dry_run),
+            (2000, 2000, Some(5), false)
+        );
         assert_eq!(sent.expires_within, Some(500));
         assert_eq!(sent.headers.iter().collect::<Vec<_>>(), [("x-mine", "kept")]);
     }
@@ -391,7 +443,12 @@ mod tests {
             ("/muster/facts", vec![("muster-hash", "x")], "[]", Code::BadFacts),
             ("/muster/facts", vec![("muster-hash", "x"), ("muster-base", "y")], "{}", Code::StaleBase),
             ("/topic/a", vec![("muster-event", "done")], "", Code::ForbiddenHeader),
-            ("/remote-temp-queue/b.1", vec![("muster-event", "reply"), ("muster-request", "r"), ("muster-status", "lost")], "", Code::BadHeader),
+            (
+                "/remote-temp-queue/b.1",
+                vec![("muster-event", "reply"), ("muster-request", "r"), ("muster-status", "lost")],
+                "",
+                Code::BadHeader,
+            ),
         ] {
             assert_eq!(refused(send(destination, &headers, body)).0, code, "{destination} {headers:?}");
         }
@@ -403,7 +460,8 @@ mod tests {
         let whole = r#"{"facts":{"a":1,"b":2},"classes":["web"],"modules":{}}"#;
         let document = NodeDocument::parse(whole.as_bytes()).expect("a document");
         let publish = |intake: &mut Intake, base: Option<&str>, hash: &str, body: &str| {
-            let mut frame = Frame::new(Command::Send).header("destination", "/muster/facts").header("muster-hash", hash);
+            let mut frame =
+                Frame::new(Command::Send).header("destination", "/muster/facts").header("muster-hash", hash);
             if let Some(base) = base {
                 frame = frame.header("muster-base", base);
             }

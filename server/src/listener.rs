@@ -136,7 +136,13 @@ pub enum Speaks {
 }
 
 /// Accepts until `stop` says so.
-pub async fn listen(listener: TcpListener, speaks: Speaks, gate: Arc<Gate>, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub async fn listen(
+    listener: TcpListener,
+    speaks: Speaks,
+    gate: Arc<Gate>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -236,8 +242,19 @@ fn not_tls(first: &[u8; 8]) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn gate(pending: usize, pending_per_address: usize, connections: usize, connections_per_address: usize) -> Arc<Gate> {
-        Gate::new(Caps { pending, pending_per_address, connections, connections_per_address, login_time: Duration::ZERO })
+    fn gate(
+        pending: usize,
+        pending_per_address: usize,
+        connections: usize,
+        connections_per_address: usize,
+    ) -> Arc<Gate> {
+        Gate::new(Caps {
+            pending,
+            pending_per_address,
+            connections,
+            connections_per_address,
+            login_time: Duration::ZERO,
+        })
     }
 
     #[test]

@@ -198,7 +198,10 @@ fn claim(headers: &Headers, unix: u64) -> Claim {
     let password = SecretString::from(headers.get("passcode").unwrap_or_default());
     // A user name that no policy can hold is still hashed for, but never stored at length.
     let user = if user.len() > 128 { String::new() } else { user };
-    let node = [header::NODE, header::NODE_KEY, header::SESSION].iter().any(|name| headers.contains(name)).then(|| hello(headers, unix));
+    let node = [header::NODE, header::NODE_KEY, header::SESSION]
+        .iter()
+        .any(|name| headers.contains(name))
+        .then(|| hello(headers, unix));
     Claim { user, password, node }
 }
 
@@ -267,7 +270,12 @@ struct Permit {
 
 impl Pool {
     fn new(places: usize, most_waiting: usize) -> Pool {
-        Pool(Arc::new(Mutex::new(Places { free: places.max(1), reserve_free: true, waiting: Vec::new(), most_waiting })))
+        Pool(Arc::new(Mutex::new(Places {
+            free: places.max(1),
+            reserve_free: true,
+            waiting: Vec::new(),
+            most_waiting,
+        })))
     }
 
     /// Waits for a place; `None` if too many wait already.

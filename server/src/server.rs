@@ -105,7 +105,8 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         headers: limits.max_headers,
         body: limits.max_frame.saturating_sub(head + 1),
     };
-    let shared = Arc::new(Shared { name: config.broker.name.clone(), hub, logins, limits: frames, outbox: limits.outbox });
+    let shared =
+        Arc::new(Shared { name: config.broker.name.clone(), hub, logins, limits: frames, outbox: limits.outbox });
     let gate = Gate::new(Caps {
         pending: limits.pending,
         pending_per_address: limits.pending_per_address,
@@ -121,7 +122,8 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         if matches!(speaks, Speaks::Plain) {
             tracing::warn!(%address, "plain STOMP is on: passwords cross the network readable");
         }
-        let socket = TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address: *address, cause })?;
+        let socket =
+            TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address: *address, cause })?;
         addresses.push(socket.local_addr().unwrap_or(*address));
         tokio::spawn(listener::listen(socket, speaks, gate.clone(), shared.clone(), stopped.clone()));
     }
@@ -152,7 +154,11 @@ fn raise_descriptor_limit(connections: usize) {
     // Some descriptors go to listeners, files and the runtime.
     if limit.current.is_some_and(|most| most < connections as u64 + 64) {
         let most = limit.current.unwrap_or_default();
-        tracing::warn!(limit = most, connections, "the descriptor limit is below limits.connections; raise it (LimitNOFILE= in systemd)");
+        tracing::warn!(
+            limit = most,
+            connections,
+            "the descriptor limit is below limits.connections; raise it (LimitNOFILE= in systemd)"
+        );
     }
 }
 
@@ -160,7 +166,8 @@ fn raise_descriptor_limit(connections: usize) {
 pub async fn run(config: &Config) -> Result<(), StartError> {
     let running = start(config).await?;
     let on = |kind| signal(kind).map_err(StartError::Signal);
-    let (mut term, mut int, mut hup) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    let (mut term, mut int, mut hup) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     loop {

@@ -55,7 +55,8 @@ where
 {
     let (read, write) = io::split(stream);
     let mut reader = Reader { read, buffer: BytesMut::new(), decoder: Decoder::new(Limits::PRE_AUTH) };
-    let mut writer = Writer { write, version: Version::V1_0, out: BytesMut::new(), broker: shared.name.clone(), session: id };
+    let mut writer =
+        Writer { write, version: Version::V1_0, out: BytesMut::new(), broker: shared.name.clone(), session: id };
     let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, peer, &shared)).await;
     // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
     let (accepted, beats) = match login {
@@ -140,11 +141,18 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
     };
     let connect = match reader.frame().await {
         Ok(frame) => frame,
-        Err(Broken::Frame(error)) => return Err(reject(Version::V1_0, code_of(&error), error.to_string(), "not a STOMP login")),
+        Err(Broken::Frame(error)) => {
+            return Err(reject(Version::V1_0, code_of(&error), error.to_string(), "not a STOMP login"));
+        }
         Err(Broken::Closed | Broken::Silent) => return Err(LoginEnd::Silent),
     };
     if !matches!(connect.command, Command::Connect | Command::Stomp) {
-        return Err(reject(Version::V1_0, Code::BadFrame, "the first frame must be CONNECT".into(), "first frame is not CONNECT"));
+        return Err(reject(
+            Version::V1_0,
+            Code::BadFrame,
+            "the first frame must be CONNECT".into(),
+            "first frame is not CONNECT",
+        ));
     }
     let Some(version) = Version::negotiate(connect.headers.get("accept-version")) else {
         let text = "no version in common: this broker speaks 1.0, 1.1 and 1.2".to_owned();
@@ -230,7 +238,10 @@ async fn read_frames<S: AsyncRead + AsyncWrite>(
             Ok(()) => {}
             Err(Broken::Closed) => return Ended::new("connection closed", None),
             Err(Broken::Silent) => {
-                return Ended::new("heart-beat", Some(Refusal::new(Code::HeartBeat, "nothing came for twice the promised heart-beat")));
+                return Ended::new(
+                    "heart-beat",
+                    Some(Refusal::new(Code::HeartBeat, "nothing came for twice the promised heart-beat")),
+                );
             }
             Err(Broken::Frame(error)) => {
                 return Ended::new("bad frame", Some(Refusal::new(code_of(&error), error.to_string())));
@@ -246,7 +257,12 @@ impl Ended {
 }
 
 /// Writes the outbox until it ends (`Ok`) or the connection does (`Err`).
-async fn write_items<S: AsyncWrite>(writer: &mut Writer<S>, items: &OutboxReader, beats: &Beats, clock: Clock) -> io::Result<()> {
+async fn write_items<S: AsyncWrite>(
+    writer: &mut Writer<S>,
+    items: &OutboxReader,
+    beats: &Beats,
+    clock: Clock,
+) -> io::Result<()> {
     let mut batch = Vec::new();
     loop {
         let take = poll_fn(|context| items.poll_take(context, clock.tick(), WRITE, &mut batch));
@@ -277,7 +293,8 @@ async fn write_items<S: AsyncWrite>(writer: &mut Writer<S>, items: &OutboxReader
 async fn linger<S: AsyncRead + AsyncWrite>(mut reader: Reader<S>, mut writer: Writer<S>) {
     let drain = async {
         writer.write.shutdown().await?;
-        let mut sink = [0; 4096];
+        // A small sink: it is part of what every session's task takes, from its first moment.
+        let mut sink = [0; 256];
         while reader.read.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
     };
@@ -310,6 +327,7 @@ impl<S: AsyncRead> Reader<S> {
     /// Waits for bytes. While nothing is buffered it waits with a small buffer, since most sessions are idle most of the time.
     async fn more(&mut self) -> Result<(), Broken> {
         if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
             let mut first = [0; 256];
             let count = self.read.read(&mut first).await.map_err(|_| Broken::Closed)?;
             if count == 0 {
@@ -339,8 +357,12 @@ impl<S: AsyncWrite> Writer<S> {
     fn encode(&mut self, item: Item, beats: &Beats) {
         let out = &mut self.out;
         match item {
-            Item::Message { message, subscription, number } => encode_message(&message, &subscription, number, self.version, out),
-            Item::Receipt(id) => Encoder::start(Command::Receipt, self.version, out).header("receipt-id", &id).finish(b""),
+            Item::Message { message, subscription, number } => {
+                encode_message(&message, &subscription, number, self.version, out)
+            }
+            Item::Receipt(id) => {
+                Encoder::start(Command::Receipt, self.version, out).header("receipt-id", &id).finish(b"")
+            }
             Item::Connected { collective } => {
                 let mut encoder = Encoder::start(Command::Connected, self.version, out)
                     .header("version", self.version.as_str())
@@ -400,9 +422,11 @@ fn encode_error(refusal: &Refusal, retry_after: Option<u64>, version: Version, o
 fn code_of(error: &FrameError) -> Code {
     use FrameError as E;
     match error {
-        E::HeadTooLarge { .. } | E::HeaderTooLong { .. } | E::TooManyHeaders { .. } | E::BodyTooLarge { .. } | E::BodyWithoutEnd { .. } => {
-            Code::TooLarge
-        }
+        E::HeadTooLarge { .. }
+        | E::HeaderTooLong { .. }
+        | E::TooManyHeaders { .. }
+        | E::BodyTooLarge { .. }
+        | E::BodyWithoutEnd { .. } => Code::TooLarge,
         _ => Code::BadFrame,
     }
 }

@@ -56,7 +56,8 @@ async fn run(agents: usize) {
     let user = "node-a-acme";
     let password = SecretString::from(std::fs::read_to_string(dir.join("passwords").join(user)).unwrap().trim().to_owned());
     let (arrived, mut arrivals) = mpsc::channel(agents);
-    let gate = Arc::new(Semaphore::new(16));
+    // The first login computes the hash that the others find in the cache; then 16 at once, below the broker's cap for one address.
+    let gate = Arc::new(Semaphore::new(1));
     let started = Instant::now();
     let mut tasks = Vec::new();
     for number in 0..agents {
@@ -69,8 +70,11 @@ async fn run(agents: usize) {
             agent(number, session, incoming, arrived).await;
         }));
     }
-    for _ in 0..agents {
+    for number in 0..agents {
         arrivals.recv().await.unwrap();
+        if number == 0 {
+            gate.add_permits(15);
+        }
     }
     let storm = started.elapsed();
     let bytes = (resident(broker.0.id()) - before) / agents as u64;

@@ -108,9 +108,7 @@ impl Agent {
 
     /// Its node id, as soon as its status file says it.
     pub fn id(&self) -> String {
-        until("the agent's status file names the node", || {
-            Some(self.status()?["node"].as_str()?.to_owned())
-        })
+        until("the agent's status file names the node", || Some(self.status()?["node"].as_str()?.to_owned()))
     }
 
     /// The status file; `None` while there is none.

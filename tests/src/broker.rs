@@ -164,7 +164,8 @@ impl Setup {
     pub fn run(&self) -> Said {
         self.write();
         let config = self.folder().join("musterd.toml");
-        let mut process = Process::start("musterd", Command::new(binary("musterd")).arg("run").arg("--config").arg(config));
+        let mut process =
+            Process::start("musterd", Command::new(binary("musterd")).arg("run").arg("--config").arg(config));
         let status = process.wait(LIMIT);
         Said { code: status.code().unwrap_or(-1), stdout: String::new(), stderr: process.output() }
     }
@@ -192,7 +193,8 @@ fn write_policy(folder: &Path, text: &str) {
 
 fn launch(folder: &Path) -> (Process, Vec<SocketAddr>) {
     let config = folder.join("musterd.toml");
-    let mut process = Process::start("musterd", Command::new(binary("musterd")).arg("run").arg("--config").arg(&config));
+    let mut process =
+        Process::start("musterd", Command::new(binary("musterd")).arg("run").arg("--config").arg(&config));
     let control = control_socket(folder);
     let status = until("the broker answers on its control socket", || {
         if let Some(status) = process.ended() {

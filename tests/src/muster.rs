@@ -23,7 +23,8 @@ impl Muster {
         write_private(&root.join("password"), policy::PASSWORD);
         fs::copy(broker.ca(), root.join("ca.pem")).expect("the CA");
         let address = broker.address();
-        let text = format!("brokers = [\"{address}\"]\nuser = \"{user}\"\nca = \"ca.pem\"\npassword-file = \"password\"\n");
+        let text =
+            format!("brokers = [\"{address}\"]\nuser = \"{user}\"\nca = \"ca.pem\"\npassword-file = \"password\"\n");
         write_private(&root.join("muster.toml"), &text);
         Muster { folder }
     }

@@ -75,7 +75,8 @@ impl Process {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(id, signal).unwrap_or_else(|e| panic!("{} cannot be signalled: {e}\n{}", self.name, self.output()));
+        kill_process(id, signal)
+            .unwrap_or_else(|e| panic!("{} cannot be signalled: {e}\n{}", self.name, self.output()));
     }
 
     /// Its exit status, if it has ended.

@@ -131,7 +131,7 @@ impl Stomp {
 
     /// Waits for CONNECTED.
     pub fn connected(&mut self) -> Frame {
-        let frame = self.next();
+        let frame = self.frame();
         assert_eq!(frame.command, Command::Connected, "{}", show(&frame));
         self.decoder.set_version(self.version);
         frame
@@ -181,7 +181,7 @@ impl Stomp {
     }
 
     /// The next frame.
-    pub fn next(&mut self) -> Frame {
+    pub fn frame(&mut self) -> Frame {
         match self.stash.pop_front() {
             Some(frame) => frame,
             None => self.receive(LIMIT).unwrap_or_else(|end| panic!("a frame was expected, the connection is {end:?}")),
@@ -193,7 +193,7 @@ impl Stomp {
         self.stash.pop_front().map_or_else(|| self.receive(limit), Ok)
     }
 
-    /// The first frame that fits; others are kept for [`Stomp::next`].
+    /// The first frame that fits; others are kept for [`Stomp::frame`].
     pub fn wait_for(&mut self, what: &str, mut fits: impl FnMut(&Frame) -> bool) -> Frame {
         if let Some(at) = self.stash.iter().position(&mut fits) {
             return self.stash.remove(at).expect("just found");
@@ -222,7 +222,7 @@ impl Stomp {
 
     /// The next frame must be this event of a request.
     pub fn event(&mut self, event: &str) -> Frame {
-        let frame = self.next();
+        let frame = self.frame();
         assert_eq!(frame.headers.get("muster-event"), Some(event), "{}", show(&frame));
         frame
     }
@@ -259,7 +259,8 @@ impl Stomp {
     pub fn find(&mut self, target: &str) -> Vec<String> {
         let answer = self.ask("/muster/find", Some(target), &serde_json::json!({})).expect("find is answered");
         let nodes = answer["nodes"].as_array().expect("a list of nodes");
-        let mut ids: Vec<String> = nodes.iter().map(|node| node["id"].as_str().unwrap_or_default().to_owned()).collect();
+        let mut ids: Vec<String> =
+            nodes.iter().map(|node| node["id"].as_str().unwrap_or_default().to_owned()).collect();
         assert_eq!(answer["count"], ids.len(), "{answer}");
         ids.sort();
         ids
@@ -314,7 +315,9 @@ impl Stomp {
                 Ok(Some(Decoded::Frame(frame))) => return Ok(frame),
                 Ok(Some(Decoded::HeartBeat)) => continue,
                 Ok(None) => {}
-                Err(error) => panic!("the broker sent no STOMP: {error}; {:?}", &self.buffer[..self.buffer.len().min(200)]),
+                Err(error) => {
+                    panic!("the broker sent no STOMP: {error}; {:?}", &self.buffer[..self.buffer.len().min(200)])
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -336,7 +339,9 @@ impl Stomp {
                 self.buffer.extend_from_slice(&bytes[..count]);
                 Ok(())
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => Ok(()),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                Ok(())
+            }
             Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Err(End::Reset),
             // TCP's end without TLS's: the broker closed without saying so, which a client cannot tell from a cut.
             Err(_) => Err(End::Closed),

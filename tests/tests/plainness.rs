@@ -80,7 +80,10 @@ fn the_protocol_is_plain_but_for_its_three_files_of_io() {
         if below == Path::new("message.rs") {
             // `RequestId::random`, for clients: the one place that makes its own bits.
             let bits = |breach: &&Breach| breach.what.starts_with("rand:");
-            assert!(found.iter().filter(bits).count() <= 1, "message.rs has more than one place with randomness: {found:?}");
+            assert!(
+                found.iter().filter(bits).count() <= 1,
+                "message.rs has more than one place with randomness: {found:?}"
+            );
             found.retain(|breach| !bits(&breach));
         }
         breaches.extend(found.iter().map(|breach| format!("{}:{}: {}", file.display(), breach.line, breach.what)));
@@ -168,7 +171,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             found.extend(sources(&path));
-        } else if path.extension().is_some_and(|e| e == "rs") && !path.file_stem().is_some_and(|s| s == "tests") {
+        } else if path.extension().is_some_and(|e| e == "rs") && path.file_stem().is_none_or(|s| s != "tests") {
             found.push(path);
         }
     }
@@ -342,7 +345,9 @@ fn raw_end(chars: &[char], at: usize) -> usize {
     if chars.get(open) != Some(&'"') {
         return at;
     }
-    let closes = |here: &usize| chars[*here] == '"' && chars[here + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes;
+    let closes = |here: &usize| {
+        chars[*here] == '"' && chars[here + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes
+    };
     (open + 1..chars.len()).find(closes).map_or(chars.len(), |here| here + 1 + hashes)
 }
 

@@ -31,9 +31,7 @@ impl NodeDocument {
         if bytes.len() > MAX_DOCUMENT {
             return Err(FactsError::TooLarge(bytes.len(), MAX_DOCUMENT));
         }
-        NodeDocument::from_value(
-            serde_json::from_slice(bytes).map_err(|error| FactsError::Json(error.to_string()))?,
-        )
+        NodeDocument::from_value(serde_json::from_slice(bytes).map_err(|error| FactsError::Json(error.to_string()))?)
     }
 
     /// Takes a JSON value; all limits are checked, unknown fields refused.
@@ -78,18 +76,12 @@ impl NodeDocument {
 
 fn classes(value: Value) -> Result<BTreeSet<String>, FactsError> {
     let Value::Array(list) = value else {
-        return Err(FactsError::Field(
-            "classes".into(),
-            "must be a list of texts",
-        ));
+        return Err(FactsError::Field("classes".into(), "must be a list of texts"));
     };
     let mut classes = BTreeSet::new();
     for class in list {
         let Value::String(class) = class else {
-            return Err(FactsError::Field(
-                "classes".into(),
-                "must be a list of texts",
-            ));
+            return Err(FactsError::Field("classes".into(), "must be a list of texts"));
         };
         check_name("the class", &class)?;
         classes.insert(class);
@@ -107,10 +99,7 @@ fn modules(value: Value) -> Result<BTreeMap<String, String>, FactsError> {
     let mut checked = BTreeMap::new();
     for (name, hash) in modules {
         let Value::String(hash) = hash else {
-            return Err(FactsError::Field(
-                "modules".into(),
-                "must map each name to the hash of its manifest",
-            ));
+            return Err(FactsError::Field("modules".into(), "must map each name to the hash of its manifest"));
         };
         check_name("the module", &name)?;
         check_name("the manifest hash", &hash)?;
@@ -120,11 +109,7 @@ fn modules(value: Value) -> Result<BTreeMap<String, String>, FactsError> {
 }
 
 fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), FactsError> {
-    if count > limit {
-        Err(FactsError::TooMany(what, count, limit))
-    } else {
-        Ok(())
-    }
+    if count > limit { Err(FactsError::TooMany(what, count, limit)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -133,13 +118,14 @@ mod tests {
 
     #[test]
     fn a_document_survives_the_wire_and_its_deltas() {
-        let old = NodeDocument::parse(br#"{"facts":{"os":{"family":"Debian"}},"classes":["web"],"modules":{"service":"ab12"}}"#).unwrap();
-        assert_eq!(NodeDocument::from_value(old.to_value()).unwrap(), old);
-        assert_eq!(old.diff(&old), json!({}));
-        let new = NodeDocument::parse(
-            br#"{"facts":{"os":{"family":"RedHat"},"up":1},"classes":["db","web"]}"#,
+        let old = NodeDocument::parse(
+            br#"{"facts":{"os":{"family":"Debian"}},"classes":["web"],"modules":{"service":"ab12"}}"#,
         )
         .unwrap();
+        assert_eq!(NodeDocument::from_value(old.to_value()).unwrap(), old);
+        assert_eq!(old.diff(&old), json!({}));
+        let new =
+            NodeDocument::parse(br#"{"facts":{"os":{"family":"RedHat"},"up":1},"classes":["db","web"]}"#).unwrap();
         let patch = old.diff(&new);
         assert_eq!(patch["modules"], json!({"service": null}));
         let merged = old.merge_patch(&patch).unwrap();

@@ -26,11 +26,7 @@ impl Path {
         let (path, used) = Path::scan(text)?;
         match text[used..].chars().next() {
             None => Ok(path),
-            Some(c) => Err(PathError::at(
-                text,
-                used,
-                format!("a fact path cannot hold `{c}` outside quotes"),
-            )),
+            Some(c) => Err(PathError::at(text, used, format!("a fact path cannot hold `{c}` outside quotes"))),
         }
     }
 
@@ -58,9 +54,7 @@ impl Path {
 
     /// The path one level up; `None` for a top-level fact.
     pub fn parent(&self) -> Option<Path> {
-        self.0
-            .rfind(SEPARATOR)
-            .map(|end| Path(self.0[..end].into()))
+        self.0.rfind(SEPARATOR).map(|end| Path(self.0[..end].into()))
     }
 
     /// Reads a path at the beginning of a text, and says how many bytes it took.
@@ -135,11 +129,7 @@ pub struct PathError {
 
 impl PathError {
     pub(super) fn at(text: &str, offset: usize, message: impl Into<String>) -> PathError {
-        PathError {
-            column: text[..offset].chars().count() + 1,
-            message: message.into(),
-            offset,
-        }
+        PathError { column: text[..offset].chars().count() + 1, message: message.into(), offset }
     }
 }
 
@@ -191,8 +181,7 @@ pub(super) fn scan_segment(
 ) -> Result<(String, bool, usize), PathError> {
     let rest = &text[at..];
     if rest.starts_with(['"', '\'']) {
-        let (content, used) =
-            scan_quoted(rest).map_err(|(o, message)| PathError::at(text, at + o, message))?;
+        let (content, used) = scan_quoted(rest).map_err(|(o, message)| PathError::at(text, at + o, message))?;
         return Ok((content, true, used));
     }
     let used = rest.find(|c| !bare(c)).unwrap_or(rest.len());
@@ -201,10 +190,7 @@ pub(super) fn scan_segment(
     }
     let message = match rest.chars().next() {
         Some(c) if c != '.' && !c.is_whitespace() => {
-            format!(
-                "a fact path cannot hold `{}` outside quotes",
-                c.escape_debug()
-            )
+            format!("a fact path cannot hold `{}` outside quotes", c.escape_debug())
         }
         _ if at == 0 => "a fact path is expected here".to_owned(),
         _ => "a name is missing beside this dot".to_owned(),
@@ -213,11 +199,7 @@ pub(super) fn scan_segment(
 }
 
 pub(super) fn write_segment(f: &mut fmt::Formatter<'_>, segment: &str) -> fmt::Result {
-    if !segment.is_empty() && segment.chars().all(is_bare) {
-        f.write_str(segment)
-    } else {
-        write_quoted(f, segment)
-    }
+    if !segment.is_empty() && segment.chars().all(is_bare) { f.write_str(segment) } else { write_quoted(f, segment) }
 }
 
 #[cfg(test)]
@@ -231,41 +213,20 @@ mod tests {
 
     #[test]
     fn paths_print_as_they_are_read() {
-        for text in [
-            "os",
-            "os.family",
-            "mountpoints.\"/var\".size",
-            "\"class\"",
-            "class.x",
-            "a.\"\"",
-            "\"a\\\"b\\\\\"",
-        ] {
+        for text in ["os", "os.family", "mountpoints.\"/var\".size", "\"class\"", "class.x", "a.\"\"", "\"a\\\"b\\\\\""]
+        {
             assert_eq!(path(text).to_string(), text);
         }
         assert_eq!(path("'os'.\"family\"").to_string(), "os.family");
-        assert_eq!(
-            path("a.b.c").segments().collect::<Vec<_>>(),
-            ["a", "b", "c"]
-        );
+        assert_eq!(path("a.b.c").segments().collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(path("a.b").parent(), Some(path("a")));
         assert_eq!(path("a").parent(), None);
-        assert!(
-            path("a.z") < path("a-b"),
-            "members sort right behind their object"
-        );
+        assert!(path("a.z") < path("a-b"), "members sort right behind their object");
     }
 
     #[test]
     fn mistakes_in_paths_are_placed() {
-        for (text, column) in [
-            ("", 1),
-            ("a..b", 3),
-            (".a", 1),
-            ("a.", 3),
-            ("a b", 2),
-            ("a.\"x", 3),
-            ("a.é", 3),
-        ] {
+        for (text, column) in [("", 1), ("a..b", 3), (".a", 1), ("a.", 3), ("a b", 2), ("a.\"x", 3), ("a.é", 3)] {
             assert_eq!(Path::parse(text).unwrap_err().column, column, "{text}");
         }
     }

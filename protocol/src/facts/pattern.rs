@@ -40,11 +40,7 @@ impl PathPattern {
                 literal => Part::Literal(literal.into()),
             });
             if parts.len() > MAX_PATTERN_PARTS {
-                return Err(PathError::at(
-                    text,
-                    at,
-                    format!("a pattern has at most {MAX_PATTERN_PARTS} segments"),
-                ));
+                return Err(PathError::at(text, at, format!("a pattern has at most {MAX_PATTERN_PARTS} segments")));
             }
             at += used;
             match text[at..].chars().next() {
@@ -80,12 +76,7 @@ impl PathPattern {
                 return (true, true);
             }
             let mut next = 0;
-            for (index, part) in self
-                .0
-                .iter()
-                .enumerate()
-                .filter(|(index, _)| active & (1 << index) != 0)
-            {
+            for (index, part) in self.0.iter().enumerate().filter(|(index, _)| active & (1 << index) != 0) {
                 match part {
                     Part::Deep => next |= 1 << index,
                     Part::Glob(glob) if glob_matches(glob, segment) => next |= 1 << (index + 1),

@@ -126,15 +126,13 @@ impl Number {
         if !value.is_finite() {
             return None;
         }
-        Some(Number(
-            if value.fract() != 0.0 || !(-INT_END..2.0 * INT_END).contains(&value) {
-                Repr::Float(value)
-            } else if value < INT_END {
-                Repr::Int(value as i64)
-            } else {
-                Repr::Big(value as u64)
-            },
-        ))
+        Some(Number(if value.fract() != 0.0 || !(-INT_END..2.0 * INT_END).contains(&value) {
+            Repr::Float(value)
+        } else if value < INT_END {
+            Repr::Int(value as i64)
+        } else {
+            Repr::Big(value as u64)
+        }))
     }
 
     /// Reads `12`, `-3`, `2.5`, `1e6`; `None` if it is anything else (or too large for a float).
@@ -143,10 +141,7 @@ impl Number {
             // Rust's parser also takes `inf` and `nan`, which are words here.
             let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
             let plain = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-            plain
-                .then(|| text.parse().ok())
-                .flatten()
-                .and_then(Number::from_float)
+            plain.then(|| text.parse().ok()).flatten().and_then(Number::from_float)
         })
     }
 
@@ -155,9 +150,7 @@ impl Number {
         if let Ok(value) = text.parse::<i64>() {
             return Some(Number(Repr::Int(value)));
         }
-        text.parse::<u64>()
-            .ok()
-            .map(|value| Number(Repr::Big(value)))
+        text.parse::<u64>().ok().map(|value| Number(Repr::Big(value)))
     }
 
     fn whole(self) -> Option<i128> {
@@ -192,11 +185,7 @@ impl Ord for Number {
 /// Exact: a float here is never a whole number that the integers could hold, so equality cannot occur, and a
 /// saturating cast of its floor decides.
 fn whole_to_float(whole: i128, float: f64) -> Ordering {
-    if whole <= float.floor() as i128 {
-        Ordering::Less
-    } else {
-        Ordering::Greater
-    }
+    if whole <= float.floor() as i128 { Ordering::Less } else { Ordering::Greater }
 }
 
 impl PartialOrd for Number {
@@ -279,17 +268,12 @@ mod tests {
         }
         assert_eq!(number("8.0"), number("8"));
         assert_eq!(number("-0.0"), number("0"));
-        assert_eq!(
-            number("9223372036854775808.0"),
-            number("9223372036854775808")
-        );
+        assert_eq!(number("9223372036854775808.0"), number("9223372036854775808"));
     }
 
     #[test]
     fn words_are_no_numbers() {
-        for text in [
-            "", "inf", "nan", "NaN", "infinity", "-inf", "1e999", "0x10", "1_000", "8 ", "+", ".",
-        ] {
+        for text in ["", "inf", "nan", "NaN", "infinity", "-inf", "1e999", "0x10", "1_000", "8 ", "+", "."] {
             assert_eq!(Number::parse(text), None, "{text}");
         }
         assert_eq!(Number::parse_integer("123456789012345678901234"), None);

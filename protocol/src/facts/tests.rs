@@ -11,52 +11,27 @@ fn facts(value: Value) -> Facts {
 
 #[test]
 fn limits() {
-    assert_eq!(
-        Facts::parse(b"[]"),
-        Err(FactsError::NotAnObject("the facts document"))
-    );
+    assert_eq!(Facts::parse(b"[]"), Err(FactsError::NotAnObject("the facts document")));
     assert!(matches!(Facts::parse(b"{"), Err(FactsError::Json(_))));
-    assert!(matches!(
-        Facts::parse(&vec![b' '; MAX_BYTES + 1]),
-        Err(FactsError::TooLarge(..))
-    ));
-    assert!(matches!(
-        Facts::from_value(json!({"a": "x".repeat(MAX_BYTES)})),
-        Err(FactsError::TooLarge(..))
-    ));
-    assert!(matches!(
-        Facts::from_value(json!({"a\nb": 1})),
-        Err(FactsError::Name(..))
-    ));
+    assert!(matches!(Facts::parse(&vec![b' '; MAX_BYTES + 1]), Err(FactsError::TooLarge(..))));
+    assert!(matches!(Facts::from_value(json!({"a": "x".repeat(MAX_BYTES)})), Err(FactsError::TooLarge(..))));
+    assert!(matches!(Facts::from_value(json!({"a\nb": 1})), Err(FactsError::Name(..))));
 
     let nested = |depth: usize| (1..depth).fold(json!({}), |inner, _| json!({ "a": inner }));
     assert!(Facts::from_value(nested(MAX_DEPTH)).is_ok());
-    assert_eq!(
-        Facts::from_value(nested(MAX_DEPTH + 1)),
-        Err(FactsError::TooDeep)
-    );
+    assert_eq!(Facts::from_value(nested(MAX_DEPTH + 1)), Err(FactsError::TooDeep));
     let hostile = "[".repeat(100_000);
     assert!(Facts::parse(format!("{{\"a\":{hostile}").as_bytes()).is_err());
 
-    let wide =
-        |count: usize| Value::Object((0..count).map(|i| (format!("f{i}"), json!(i))).collect());
+    let wide = |count: usize| Value::Object((0..count).map(|i| (format!("f{i}"), json!(i))).collect());
     assert!(Facts::from_value(wide(MAX_PATHS)).is_ok());
-    assert_eq!(
-        Facts::from_value(wide(MAX_PATHS + 1)),
-        Err(FactsError::TooManyPaths)
-    );
-    assert!(
-        Facts::from_value(json!({ "list": vec![1; 10_000] })).is_ok(),
-        "a list is one path"
-    );
+    assert_eq!(Facts::from_value(wide(MAX_PATHS + 1)), Err(FactsError::TooManyPaths));
+    assert!(Facts::from_value(json!({ "list": vec![1; 10_000] })).is_ok(), "a list is one path");
 }
 
 #[test]
 fn null_is_missing() {
-    assert_eq!(
-        facts(json!({"a": null, "b": [null, {"c": null}]})),
-        facts(json!({"b": [{}]}))
-    );
+    assert_eq!(facts(json!({"a": null, "b": [null, {"c": null}]})), facts(json!({"b": [{}]})));
 }
 
 #[test]
@@ -69,20 +44,16 @@ fn the_hash_does_not_depend_on_spelling() {
 
 #[test]
 fn what_is_laid_over_wins() {
-    let reported =
-        facts(json!({"customer": "liar", "os": {"family": "Debian", "name": "x"}, "list": [1, 2]}));
+    let reported = facts(json!({"customer": "liar", "os": {"family": "Debian", "name": "x"}, "list": [1, 2]}));
     let asserted = facts(json!({"customer": "acmeinc", "os": {"name": "y"}, "list": [3]}));
-    let effective =
-        json!({"customer": "acmeinc", "os": {"family": "Debian", "name": "y"}, "list": [3]});
+    let effective = json!({"customer": "acmeinc", "os": {"family": "Debian", "name": "y"}, "list": [3]});
     assert_eq!(reported.overlay(&asserted).as_value(), &effective);
 }
 
 #[test]
 fn redaction_leaves_nothing_behind() {
-    let hidden: Vec<PathPattern> = ["hostname", "network.**", "ipaddress*"]
-        .iter()
-        .map(|p| PathPattern::parse(p).unwrap())
-        .collect();
+    let hidden: Vec<PathPattern> =
+        ["hostname", "network.**", "ipaddress*"].iter().map(|p| PathPattern::parse(p).unwrap()).collect();
     let document = facts(json!({
         "hostname": {"short": "web1"}, "network": {"eth0": {"mac": "x"}}, "ipaddress_eth0": "10.0.0.1",
         "os": {"family": "Debian"}, "empty": {}
@@ -90,17 +61,12 @@ fn redaction_leaves_nothing_behind() {
     let shown = document.redact(|path| hidden.iter().any(|pattern| pattern.matches(path)));
     assert_eq!(shown, json!({"os": {"family": "Debian"}, "empty": {}}));
     let nested = facts(json!({"os": {"secret": 1}, "disks": [{"serial": "a"}, {"serial": "b"}]}));
-    assert_eq!(
-        nested.redact(|path| ["os.secret", "disks.serial"].contains(&path.to_string().as_str())),
-        json!({})
-    );
+    assert_eq!(nested.redact(|path| ["os.secret", "disks.serial"].contains(&path.to_string().as_str())), json!({}));
 }
 
 #[test]
 fn lists_are_walked_through_and_objects_announce_themselves() {
-    let document = facts(
-        json!({"os": {"family": "Debian"}, "disks": [{"name": "sda"}, {"name": "sdb"}], "none": []}),
-    );
+    let document = facts(json!({"os": {"family": "Debian"}, "disks": [{"name": "sda"}, {"name": "sdb"}], "none": []}));
     let found: Vec<String> = leaves(document.as_value())
         .into_iter()
         .map(|(path, leaf)| match leaf {
@@ -108,16 +74,7 @@ fn lists_are_walked_through_and_objects_announce_themselves() {
             Leaf::Value(value) => format!("{path}={value}"),
         })
         .collect();
-    let expected = [
-        "disks",
-        "disks",
-        "disks.name=sda",
-        "disks",
-        "disks.name=sdb",
-        "none",
-        "os",
-        "os.family=Debian",
-    ];
+    let expected = ["disks", "disks", "disks.name=sda", "disks", "disks.name=sdb", "none", "os", "os.family=Debian"];
     assert_eq!(found, expected);
 }
 
@@ -133,12 +90,10 @@ fn document() -> impl Strategy<Value = Facts> {
     let value = leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            prop::collection::btree_map("[a-d]", inner, 0..4)
-                .prop_map(|m| Value::Object(m.into_iter().collect())),
+            prop::collection::btree_map("[a-d]", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect())),
         ]
     });
-    prop::collection::btree_map("[a-d]", value, 0..4)
-        .prop_map(|m| facts(Value::Object(m.into_iter().collect())))
+    prop::collection::btree_map("[a-d]", value, 0..4).prop_map(|m| facts(Value::Object(m.into_iter().collect())))
 }
 
 proptest! {

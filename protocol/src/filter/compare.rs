@@ -67,17 +67,8 @@ impl Literal {
     /// A value from its text, without quotes.
     pub fn new(text: impl Into<String>) -> Literal {
         let text = text.into();
-        let (number, integer, version) = (
-            Number::parse(&text),
-            Number::parse_integer(&text),
-            Version::parse(&text),
-        );
-        Literal(Arc::new(Readings {
-            text,
-            number,
-            integer,
-            version,
-        }))
+        let (number, integer, version) = (Number::parse(&text), Number::parse_integer(&text), Version::parse(&text));
+        Literal(Arc::new(Readings { text, number, integer, version }))
     }
 
     /// The text, without quotes.
@@ -105,9 +96,7 @@ impl Literal {
     /// anything else as text.
     pub fn compare(&self, fact: ScalarRef<'_>) -> Comparison {
         match fact {
-            ScalarRef::Bool(value) => {
-                Comparison::Unordered(self.text() == if value { "true" } else { "false" })
-            }
+            ScalarRef::Bool(value) => Comparison::Unordered(self.text() == if value { "true" } else { "false" }),
             ScalarRef::Number(value) => match self.0.number {
                 Some(number) => Comparison::Ordered(value.cmp(&number)),
                 None => Comparison::Unordered(false),
@@ -193,9 +182,7 @@ impl Version {
 
     /// Reads a version; `None` if the text does not look like one.
     pub fn parse(text: &str) -> Option<Version> {
-        let permitted = |b: u8| {
-            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'~' | b':' | b'-')
-        };
+        let permitted = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'~' | b':' | b'-');
         let begins_with_digit = text.as_bytes().first().is_some_and(u8::is_ascii_digit);
         if !begins_with_digit || text.len() > Version::MAX_BYTES || !text.bytes().all(permitted) {
             return None;
@@ -228,10 +215,7 @@ impl Version {
             rest = &rest[length..];
         }
         pieces.push(Piece::End);
-        Some(Version {
-            pieces: pieces.into(),
-            normal: normal.into(),
-        })
+        Some(Version { pieces: pieces.into(), normal: normal.into() })
     }
 }
 
@@ -282,13 +266,7 @@ mod tests {
 
     #[test]
     fn equal_texts_have_one_normal_form() {
-        for (a, b) in [
-            ("007", "7"),
-            ("+7", "7"),
-            ("-0", "0"),
-            ("22.04", "22.4"),
-            ("1.00", "1.0"),
-        ] {
+        for (a, b) in [("007", "7"), ("+7", "7"), ("-0", "0"), ("22.04", "22.4"), ("1.00", "1.0")] {
             assert_eq!(normal_form(a), normal_form(b), "{a} {b}");
             let equal = Literal::new(b).compare(ScalarRef::Text(a));
             assert_eq!(equal, Comparison::Ordered(Ordering::Equal), "{a} {b}");
@@ -299,14 +277,8 @@ mod tests {
     #[test]
     fn long_digits_stay_text() {
         let serial = Literal::new("12345678901234567890123");
-        assert_eq!(
-            serial.compare(ScalarRef::Text("12345678901234567890124")),
-            Comparison::Unordered(false)
-        );
-        assert_eq!(
-            serial.compare(ScalarRef::Text("12345678901234567890123")),
-            Comparison::Unordered(true)
-        );
+        assert_eq!(serial.compare(ScalarRef::Text("12345678901234567890124")), Comparison::Unordered(false));
+        assert_eq!(serial.compare(ScalarRef::Text("12345678901234567890123")), Comparison::Unordered(true));
     }
 
     proptest! {

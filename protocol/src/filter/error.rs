@@ -22,18 +22,8 @@ impl FilterError {
         let at = self.column - 1;
         let from = at.saturating_sub(BEFORE);
         // One character, one column: the caret would miss its place behind tabs and line breaks.
-        let shown: String = text
-            .chars()
-            .skip(from)
-            .take(WIDTH)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let mut rendered = format!(
-            "{shown}\n{:>width$}\n{}",
-            "^",
-            self.message,
-            width = at - from + 1
-        );
+        let shown: String = text.chars().skip(from).take(WIDTH).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let mut rendered = format!("{shown}\n{:>width$}\n{}", "^", self.message, width = at - from + 1);
         if let Some(hint) = &self.hint {
             rendered.push_str("\nhint: ");
             rendered.push_str(hint);
@@ -47,9 +37,7 @@ impl std::error::Error for FilterError {}
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "column {}: {}", self.column, self.message)?;
-        self.hint
-            .as_ref()
-            .map_or(Ok(()), |hint| write!(f, " ({hint})"))
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
     }
 }
 

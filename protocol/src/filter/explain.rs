@@ -29,24 +29,14 @@ pub(super) fn explain(expr: &Expr, subject: &impl Subject) -> Explanation {
     let compound = |text: &str, parts: &[Expr], fold: fn(Ternary, Ternary) -> Ternary, start| {
         let parts: Vec<Explanation> = parts.iter().map(|part| explain(part, subject)).collect();
         let outcome = parts.iter().map(|part| part.outcome).fold(start, fold);
-        Explanation {
-            outcome,
-            text: text.to_owned(),
-            because: String::new(),
-            parts,
-        }
+        Explanation { outcome, text: text.to_owned(), because: String::new(), parts }
     };
     match expr {
         Expr::And(parts) => compound("all of", parts, Ternary::and, Ternary::Yes),
         Expr::Or(parts) => compound("any of", parts, Ternary::or, Ternary::No),
         Expr::Not(inner) => {
             let inner = explain(inner, subject);
-            Explanation {
-                outcome: !inner.outcome,
-                text: "not".into(),
-                because: String::new(),
-                parts: vec![inner],
-            }
+            Explanation { outcome: !inner.outcome, text: "not".into(), because: String::new(), parts: vec![inner] }
         }
         Expr::Predicate(predicate) => Explanation {
             outcome: subject.decide(predicate),
@@ -70,13 +60,7 @@ impl Explanation {
             Ternary::No => "no",
             Ternary::Unknown => "unknown",
         };
-        write!(
-            f,
-            "{:indent$}{outcome:<8}{}",
-            "",
-            self.text,
-            indent = 2 * depth
-        )?;
+        write!(f, "{:indent$}{outcome:<8}{}", "", self.text, indent = 2 * depth)?;
         if !self.because.is_empty() {
             write!(f, "  ({})", self.because)?;
         }
@@ -100,9 +84,7 @@ fn because(predicate: &Predicate, subject: &impl Subject) -> String {
     match subject.fact(path) {
         Lookup::Unknown => format!("{name} is not known here"),
         Lookup::Missing if matches!(&*name, "identity" | "sender" | "node") => {
-            format!(
-                "{name} is missing; there is no identity predicate, and this is an ordinary fact path"
-            )
+            format!("{name} is missing; there is no identity predicate, and this is an ordinary fact path")
         }
         Lookup::Missing => format!("{name} is missing"),
         Lookup::Found(values) if values.is_empty() => {
@@ -123,10 +105,7 @@ fn compares_text_by_order(predicate: &Predicate, values: &[ScalarRef<'_>]) -> bo
     let Predicate::Compare(_, op, literal) = predicate else {
         return false;
     };
-    op.is_order()
-        && values
-            .iter()
-            .any(|value| matches!(literal.compare(*value), Comparison::Unordered(_)))
+    op.is_order() && values.iter().any(|value| matches!(literal.compare(*value), Comparison::Unordered(_)))
 }
 
 fn list(values: &[ScalarRef<'_>]) -> String {

@@ -173,11 +173,7 @@ pub struct Document<'a> {
 impl<'a> Document<'a> {
     /// A document of which all is known: a fact that is not there is missing.
     pub fn new(facts: &'a Value, classes: &'a BTreeSet<String>) -> Document<'a> {
-        Document {
-            facts,
-            classes,
-            unknown: &[],
-        }
+        Document { facts, classes, unknown: &[] }
     }
 
     /// The same document where the paths that these patterns touch cannot be known: an agent has no `broker.name`,
@@ -195,30 +191,16 @@ impl Subject for Document<'_> {
         let names: Vec<&str> = path.segments().collect();
         let (mut present, mut values) = (false, Vec::new());
         collect(self.facts, &names, &mut present, &mut values);
-        if present {
-            Lookup::Found(values)
-        } else {
-            Lookup::Missing
-        }
+        if present { Lookup::Found(values) } else { Lookup::Missing }
     }
 
     fn classes(&self) -> Lookup<'_> {
-        Lookup::Found(
-            self.classes
-                .iter()
-                .map(|class| ScalarRef::Text(class))
-                .collect(),
-        )
+        Lookup::Found(self.classes.iter().map(|class| ScalarRef::Text(class)).collect())
     }
 }
 
 /// Follows names through objects and, on the way and at the end, through lists; as [`crate::facts::walk`] does.
-fn collect<'a>(
-    value: &'a Value,
-    names: &[&str],
-    present: &mut bool,
-    values: &mut Vec<ScalarRef<'a>>,
-) {
+fn collect<'a>(value: &'a Value, names: &[&str], present: &mut bool, values: &mut Vec<ScalarRef<'a>>) {
     match (names.split_first(), value) {
         (_, Value::Null) => {}
         (_, Value::Array(elements)) => {
@@ -244,9 +226,7 @@ impl Predicate {
     /// The fact that is asked about; `None` for the classes.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Predicate::Has(path) | Predicate::Compare(path, ..) | Predicate::In(path, _) => {
-                Some(path)
-            }
+            Predicate::Has(path) | Predicate::Compare(path, ..) | Predicate::In(path, _) => Some(path),
             Predicate::Match { path, .. } => Some(path),
             Predicate::Class { .. } | Predicate::ClassMatch { .. } => None,
         }
@@ -267,9 +247,7 @@ impl Predicate {
     /// The regular expression, if there is one.
     pub fn pattern(&self) -> Option<&Pattern> {
         match self {
-            Predicate::Match { pattern, .. } | Predicate::ClassMatch { pattern, .. } => {
-                Some(pattern)
-            }
+            Predicate::Match { pattern, .. } | Predicate::ClassMatch { pattern, .. } => Some(pattern),
             _ => None,
         }
     }
@@ -282,11 +260,8 @@ impl Predicate {
         match self {
             Predicate::Has(_) => true,
             Predicate::Compare(_, op, literal) => op_holds(*op, literal.compare(value)),
-            Predicate::In(_, literals) => literals
-                .iter()
-                .any(|literal| op_holds(Op::Equal, literal.compare(value))),
-            Predicate::Match { pattern, .. } | Predicate::ClassMatch { pattern, .. } => match value
-            {
+            Predicate::In(_, literals) => literals.iter().any(|literal| op_holds(Op::Equal, literal.compare(value))),
+            Predicate::Match { pattern, .. } | Predicate::ClassMatch { pattern, .. } => match value {
                 ScalarRef::Text(text) => pattern.regex().is_match(text),
                 other => pattern.regex().is_match(&other.to_string()),
             },
@@ -300,9 +275,7 @@ impl Predicate {
             Lookup::Unknown => Ternary::Unknown,
             Lookup::Missing => Ternary::No,
             Lookup::Found(_) if matches!(self, Predicate::Has(_)) => Ternary::Yes,
-            Lookup::Found(values) => {
-                (values.iter().any(|value| self.hits(*value)) != self.is_negated()).into()
-            }
+            Lookup::Found(values) => (values.iter().any(|value| self.hits(*value)) != self.is_negated()).into(),
         }
     }
 }
@@ -388,11 +361,7 @@ impl Expr {
                 other => flat.push(other),
             }
         }
-        if flat.len() == 1 {
-            flat.remove(0)
-        } else {
-            Expr::And(flat)
-        }
+        if flat.len() == 1 { flat.remove(0) } else { Expr::And(flat) }
     }
 
     /// The disjunction, flattened; one part stays as it is.
@@ -404,21 +373,15 @@ impl Expr {
                 other => flat.push(other),
             }
         }
-        if flat.len() == 1 {
-            flat.remove(0)
-        } else {
-            Expr::Or(flat)
-        }
+        if flat.len() == 1 { flat.remove(0) } else { Expr::Or(flat) }
     }
 
     fn evaluate(&self, subject: &impl Subject) -> Ternary {
         match self {
-            Expr::And(parts) => parts
-                .iter()
-                .fold(Ternary::Yes, |so_far, part| match so_far {
-                    Ternary::No => so_far,
-                    _ => so_far.and(part.evaluate(subject)),
-                }),
+            Expr::And(parts) => parts.iter().fold(Ternary::Yes, |so_far, part| match so_far {
+                Ternary::No => so_far,
+                _ => so_far.and(part.evaluate(subject)),
+            }),
             Expr::Or(parts) => parts.iter().fold(Ternary::No, |so_far, part| match so_far {
                 Ternary::Yes => so_far,
                 _ => so_far.or(part.evaluate(subject)),
@@ -430,9 +393,7 @@ impl Expr {
 
     fn collect_predicates<'a>(&'a self, all: &mut Vec<&'a Predicate>) {
         match self {
-            Expr::And(parts) | Expr::Or(parts) => {
-                parts.iter().for_each(|part| part.collect_predicates(all))
-            }
+            Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| part.collect_predicates(all)),
             Expr::Not(inner) => inner.collect_predicates(all),
             Expr::Predicate(predicate) => all.push(predicate),
         }

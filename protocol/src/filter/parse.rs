@@ -5,32 +5,18 @@
 use super::compare::is_bare_value;
 use super::error::FilterError;
 use super::pattern::compile;
-use super::{
-    Expr, Filter, Literal, MAX_BYTES, MAX_DEPTH, MAX_PREDICATES, MAX_REGEXES, Op, Pattern,
-    Predicate,
-};
+use super::{Expr, Filter, Literal, MAX_BYTES, MAX_DEPTH, MAX_PREDICATES, MAX_REGEXES, Op, Pattern, Predicate};
 use crate::facts::{KEYWORDS, Path, scan_quoted};
 
 pub(super) fn parse(text: &str) -> Result<Filter, FilterError> {
-    let mut parser = Parser {
-        text,
-        at: 0,
-        depth: 0,
-        predicates: 0,
-        regexes: 0,
-    };
+    let mut parser = Parser { text, at: 0, depth: 0, predicates: 0, regexes: 0 };
     if text.len() > MAX_BYTES {
-        let end = (0..=MAX_BYTES)
-            .rev()
-            .find(|&end| text.is_char_boundary(end))
-            .unwrap_or(0);
+        let end = (0..=MAX_BYTES).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         return Err(parser.error_at(end, format!("a filter has at most {MAX_BYTES} bytes")));
     }
     parser.skip_space();
     if parser.rest().is_empty() {
-        return Err(parser
-            .error("the filter is empty")
-            .hint("to address every node, say so with --all"));
+        return Err(parser.error("the filter is empty").hint("to address every node, say so with --all"));
     }
     let expr = parser.expr()?;
     parser.end()?;
@@ -80,26 +66,18 @@ impl<'t> Parser<'t> {
             self.skip_space();
             if !self.take(")") {
                 self.end_of_factor()?;
-                return Err(self.error("`)` is missing").hint(format!(
-                    "it closes the `(` in column {}",
-                    self.column(start)
-                )));
+                return Err(self
+                    .error("`)` is missing")
+                    .hint(format!("it closes the `(` in column {}", self.column(start))));
             }
             return Ok(inner);
         }
         self.predicate(start).map(Expr::Predicate)
     }
 
-    fn nested(
-        &mut self,
-        start: usize,
-        parse: fn(&mut Self) -> Result<Expr, FilterError>,
-    ) -> Result<Expr, FilterError> {
+    fn nested(&mut self, start: usize, parse: fn(&mut Self) -> Result<Expr, FilterError>) -> Result<Expr, FilterError> {
         if self.depth == MAX_DEPTH {
-            return Err(self.error_at(
-                start,
-                format!("a filter is nested at most {MAX_DEPTH} deep"),
-            ));
+            return Err(self.error_at(start, format!("a filter is nested at most {MAX_DEPTH} deep")));
         }
         self.depth += 1;
         let inner = parse(self);
@@ -125,30 +103,19 @@ impl<'t> Parser<'t> {
         let op = self.operator(&path)?;
         let (value_at, value) = self.value()?;
         Ok(match (op, value) {
-            (Operator::Match { negated }, value) => Predicate::Match {
-                path,
-                negated,
-                pattern: self.compile_value(value_at, value)?,
-            },
+            (Operator::Match { negated }, value) => {
+                Predicate::Match { path, negated, pattern: self.compile_value(value_at, value)? }
+            }
             (Operator::Compare(op @ (Op::Equal | Op::NotEqual)), value @ ValueText::Regex(..)) => {
                 let pattern = self.compile_value(value_at, value)?;
-                Predicate::Match {
-                    path,
-                    negated: op == Op::NotEqual,
-                    pattern,
-                }
+                Predicate::Match { path, negated: op == Op::NotEqual, pattern }
             }
             (Operator::Compare(op), ValueText::Regex(..)) => {
                 return Err(self
-                    .error_at(
-                        op_at,
-                        format!("a regular expression cannot be compared with `{op}`"),
-                    )
+                    .error_at(op_at, format!("a regular expression cannot be compared with `{op}`"))
                     .hint("use `~` or `!~`"));
             }
-            (Operator::Compare(op), ValueText::Plain(text, _)) => {
-                Predicate::Compare(path, op, Literal::new(text))
-            }
+            (Operator::Compare(op), ValueText::Plain(text, _)) => Predicate::Compare(path, op, Literal::new(text)),
         })
     }
 
@@ -156,30 +123,22 @@ impl<'t> Parser<'t> {
         self.skip_space();
         let op_at = self.at;
         if self.keyword("in") {
-            return Err(self
-                .error_at(op_at, "`in` does not apply to classes")
-                .hint("write: class = a or class = b"));
+            return Err(self.error_at(op_at, "`in` does not apply to classes").hint("write: class = a or class = b"));
         }
         let op = self.operator_after("`class`")?;
         if let Operator::Compare(op) = op
             && op.is_order()
         {
             let hint = "classes know `=`, `!=`, `~` and `!~`; a fact of that name is written \"class\", in quotes";
-            return Err(self
-                .error_at(op_at, format!("`{op}` does not apply to classes"))
-                .hint(hint));
+            return Err(self.error_at(op_at, format!("`{op}` does not apply to classes")).hint(hint));
         }
         let (value_at, value) = self.value()?;
         Ok(match (op, value) {
-            (Operator::Compare(op), ValueText::Plain(text, _)) => Predicate::Class {
-                negated: op == Op::NotEqual,
-                name: Literal::new(text),
-            },
+            (Operator::Compare(op), ValueText::Plain(text, _)) => {
+                Predicate::Class { negated: op == Op::NotEqual, name: Literal::new(text) }
+            }
             (op, value) => Predicate::ClassMatch {
-                negated: matches!(
-                    op,
-                    Operator::Match { negated: true } | Operator::Compare(Op::NotEqual)
-                ),
+                negated: matches!(op, Operator::Match { negated: true } | Operator::Compare(Op::NotEqual)),
                 pattern: self.compile_value(value_at, value)?,
             },
         })
@@ -188,9 +147,7 @@ impl<'t> Parser<'t> {
     fn in_predicate(&mut self, path: Path) -> Result<Predicate, FilterError> {
         self.skip_space();
         if !self.take("(") {
-            return Err(self
-                .error("`(` is expected after `in`")
-                .hint(format!("write: {path} in (a, b)")));
+            return Err(self.error("`(` is expected after `in`").hint(format!("write: {path} in (a, b)")));
         }
         let mut values = Vec::new();
         loop {
@@ -202,9 +159,7 @@ impl<'t> Parser<'t> {
                 (_, ValueText::Plain(text, _)) => values.push(Literal::new(text)),
                 (at, ValueText::Regex(..)) => {
                     let hint = format!("write: {path} ~ /a/ or {path} ~ /b/");
-                    return Err(self
-                        .error_at(at, "`in` takes no regular expressions")
-                        .hint(hint));
+                    return Err(self.error_at(at, "`in` takes no regular expressions").hint(hint));
                 }
             }
             self.skip_space();
@@ -240,13 +195,9 @@ impl<'t> Parser<'t> {
         match rest.chars().next() {
             Some('!') => error.hint("negation is written `not`"),
             Some('&' | '|') => error.hint("the words are `and` and `or`"),
-            Some('*') => {
-                error.hint("facts have no wildcards; values can be matched with `~ /regex/`")
-            }
+            Some('*') => error.hint("facts have no wildcards; values can be matched with `~ /regex/`"),
             Some(')') => error.hint("a predicate is missing before it"),
-            Some('/') => {
-                error.hint("a name with other characters is quoted: mountpoints.\"/var\".size")
-            }
+            Some('/') => error.hint("a name with other characters is quoted: mountpoints.\"/var\".size"),
             Some(_) if at > 0 => error,
             _ => error.hint("for example: datacenter = a and class ~ webserver"),
         }
@@ -259,8 +210,12 @@ impl<'t> Parser<'t> {
             "AND" | "OR" | "NOT" | "IN" | "HAS" | "CLASS" => {
                 error.hint(format!("keywords are lower-case: `{}`", name.to_lowercase()))
             }
-            "identity" | "hostname" | "host" | "node" => error.hint("there is no identity predicate; nodes are addressed by what they are"),
-            _ => error.hint(format!("to ask whether the fact is there, write: has {name}; for a class: class = {name}")),
+            "identity" | "hostname" | "host" | "node" => {
+                error.hint("there is no identity predicate; nodes are addressed by what they are")
+            }
+            _ => {
+                error.hint(format!("to ask whether the fact is there, write: has {name}; for a class: class = {name}"))
+            }
         })
     }
 
@@ -279,9 +234,7 @@ impl<'t> Parser<'t> {
             ("=!", "!="),
         ] {
             if rest.starts_with(wrong) {
-                return Err(self
-                    .error(format!("`{wrong}` is no operator"))
-                    .hint(format!("write `{right}`")));
+                return Err(self.error(format!("`{wrong}` is no operator")).hint(format!("write `{right}`")));
             }
         }
         let table = [
@@ -318,8 +271,7 @@ impl<'t> Parser<'t> {
         let value = if rest.starts_with('/') {
             self.regex_text()?
         } else if rest.starts_with(['"', '\'']) {
-            let (content, used) =
-                scan_quoted(rest).map_err(|(at, message)| self.error_at(start + at, message))?;
+            let (content, used) = scan_quoted(rest).map_err(|(at, message)| self.error_at(start + at, message))?;
             self.at += used;
             ValueText::Plain(content, start + 1)
         } else {
@@ -339,9 +291,7 @@ impl<'t> Parser<'t> {
             Some(c @ ('*' | '?' | '$' | '^' | '[' | '(')) => self
                 .error(format!("a value cannot begin with `{c}`"))
                 .hint("put a text in quotes, a regular expression between slashes"),
-            Some(c) => self
-                .error(format!("a value is expected, not `{}`", c.escape_debug()))
-                .hint("put it in quotes"),
+            Some(c) => self.error(format!("a value is expected, not `{}`", c.escape_debug())).hint("put it in quotes"),
         }
     }
 
@@ -376,10 +326,7 @@ impl<'t> Parser<'t> {
     fn compile_value(&mut self, at: usize, value: ValueText) -> Result<Pattern, FilterError> {
         self.regexes += 1;
         if self.regexes > MAX_REGEXES {
-            return Err(self.error_at(
-                at,
-                format!("a filter has at most {MAX_REGEXES} regular expressions"),
-            ));
+            return Err(self.error_at(at, format!("a filter has at most {MAX_REGEXES} regular expressions")));
         }
         let (text, columns) = match value {
             ValueText::Regex(text, columns) => (text, columns),
@@ -395,9 +342,7 @@ impl<'t> Parser<'t> {
     fn count_predicate(&mut self, at: usize) -> Result<(), FilterError> {
         self.predicates += 1;
         if self.predicates > MAX_PREDICATES {
-            let message = format!(
-                "a filter has at most {MAX_PREDICATES} predicates, each value of an `in` counted"
-            );
+            let message = format!("a filter has at most {MAX_PREDICATES} predicates, each value of an `in` counted");
             return Err(self.error_at(at, message));
         }
         Ok(())
@@ -470,11 +415,7 @@ impl<'t> Parser<'t> {
     }
 
     fn error_at(&self, at: usize, message: impl Into<String>) -> FilterError {
-        FilterError {
-            column: self.column(at),
-            message: message.into(),
-            hint: None,
-        }
+        FilterError { column: self.column(at), message: message.into(), hint: None }
     }
 }
 

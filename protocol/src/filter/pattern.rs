@@ -51,30 +51,15 @@ pub(super) fn compile(text: &str, columns: &[usize]) -> Result<Pattern, FilterEr
         }
     }
     // regex's own errors are drawings of several lines; its parser, asked first, gives the place.
-    if let Err(error) = regex_syntax::ParserBuilder::new()
-        .nest_limit(MAX_REGEX_DEPTH)
-        .build()
-        .parse(&plain)
-    {
+    if let Err(error) = regex_syntax::ParserBuilder::new().nest_limit(MAX_REGEX_DEPTH).build().parse(&plain) {
         let (message, offset) = match &error {
-            regex_syntax::Error::Parse(error) => {
-                (error.kind().to_string(), error.span().start.offset)
-            }
-            regex_syntax::Error::Translate(error) => {
-                (error.kind().to_string(), error.span().start.offset)
-            }
+            regex_syntax::Error::Parse(error) => (error.kind().to_string(), error.span().start.offset),
+            regex_syntax::Error::Translate(error) => (error.kind().to_string(), error.span().start.offset),
             _ => ("it cannot be read".to_owned(), 0),
         };
-        let index = plain[..offset]
-            .chars()
-            .count()
-            .min(columns.len().saturating_sub(1));
+        let index = plain[..offset].chars().count().min(columns.len().saturating_sub(1));
         let column = columns.get(index).copied().unwrap_or(1);
-        return Err(FilterError {
-            column,
-            message: format!("in the regular expression: {message}"),
-            hint: None,
-        });
+        return Err(FilterError { column, message: format!("in the regular expression: {message}"), hint: None });
     }
     let built = RegexBuilder::new(&plain)
         .size_limit(MAX_REGEX_BYTES)

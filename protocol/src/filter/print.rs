@@ -44,11 +44,7 @@ impl fmt::Display for Predicate {
                 }
                 f.write_str(")")
             }
-            Predicate::Match {
-                path,
-                negated,
-                pattern,
-            } => write!(f, "{path} {} {pattern}", tilde(*negated)),
+            Predicate::Match { path, negated, pattern } => write!(f, "{path} {} {pattern}", tilde(*negated)),
             Predicate::Class { negated, name } => {
                 write!(f, "class {} {name}", if *negated { "!=" } else { "=" })
             }
@@ -66,12 +62,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-fn join(
-    f: &mut fmt::Formatter<'_>,
-    parts: &[Expr],
-    word: &str,
-    parenthesize: impl Fn(&Expr) -> bool,
-) -> fmt::Result {
+fn join(f: &mut fmt::Formatter<'_>, parts: &[Expr], word: &str, parenthesize: impl Fn(&Expr) -> bool) -> fmt::Result {
     for (index, expr) in parts.iter().enumerate() {
         if index > 0 {
             f.write_str(word)?;
@@ -82,9 +73,5 @@ fn join(
 }
 
 fn part(f: &mut fmt::Formatter<'_>, expr: &Expr, parenthesize: bool) -> fmt::Result {
-    if parenthesize {
-        write!(f, "({expr})")
-    } else {
-        write!(f, "{expr}")
-    }
+    if parenthesize { write!(f, "({expr})") } else { write!(f, "{expr}") }
 }

@@ -40,15 +40,10 @@ fn every_example_holds() {
 /// `WRITE_DOCS=1 cargo test -p muster-protocol` brings the guide up to date.
 #[test]
 fn the_guide_has_the_same_table() {
-    let mut table =
-        String::from("| filter | facts | classes | matches | because |\n|---|---|---|---|---|\n");
+    let mut table = String::from("| filter | facts | classes | matches | because |\n|---|---|---|---|---|\n");
     for example in EXAMPLES {
         let code = |text: &str| {
-            if text.is_empty() {
-                String::new()
-            } else {
-                format!("`{}`", text.replace('|', "\\|"))
-            }
+            if text.is_empty() { String::new() } else { format!("`{}`", text.replace('|', "\\|")) }
         };
         table += &format!(
             "| {} | {} | {} | {} | {} |\n",
@@ -67,10 +62,7 @@ fn the_guide_has_the_same_table() {
         std::fs::write(GUIDE, &wanted).unwrap();
     }
     let guide = std::fs::read_to_string(GUIDE).unwrap();
-    assert!(
-        guide == wanted,
-        "docs/filters.md is behind the table; run this test with WRITE_DOCS=1"
-    );
+    assert!(guide == wanted, "docs/filters.md is behind the table; run this test with WRITE_DOCS=1");
 }
 
 #[test]
@@ -79,16 +71,10 @@ fn canonical_texts() {
         ("a=b", "a = b"),
         ("((a=b))and(c=d and e=f)", "a = b and c = d and e = f"),
         ("a=1 and (b=2 or c=3)", "a = 1 and (b = 2 or c = 3)"),
-        (
-            "not(a=1)or not not(b=1 and c=2)",
-            "not a = 1 or not not (b = 1 and c = 2)",
-        ),
+        ("not(a=1)or not not(b=1 and c=2)", "not a = 1 or not not (b = 1 and c = 2)"),
         ("a in('x' , \"y z\",in)", "a in (x, \"y z\", \"in\")"),
         ("a=/x\\/y/", "a ~ /x\\/y/"),
-        (
-            "a!=/x/ and a ~ web and class=/w/",
-            "a !~ /x/ and a ~ /web/ and class ~ /w/",
-        ),
+        ("a!=/x/ and a ~ web and class=/w/", "a !~ /x/ and a ~ /web/ and class ~ /w/"),
         ("a='C:\\temp'", "a = \"C:\\\\temp\""),
         ("a=''", "a = \"\""),
         ("'os'.\"na me\"=1", "os.\"na me\" = 1"),
@@ -150,10 +136,7 @@ fn mistakes_have_a_place_and_a_hint() {
         let error = error(text);
         assert_eq!(error.column, column, "{text}: {error}");
         assert!(error.message.contains(message), "{text}: {error}");
-        assert!(
-            error.hint.clone().unwrap_or_default().contains(hint),
-            "{text}: {error}"
-        );
+        assert!(error.hint.clone().unwrap_or_default().contains(hint), "{text}: {error}");
     }
 }
 
@@ -173,23 +156,14 @@ fn limits_hold_and_point_at_the_column() {
     parse(&nested(MAX_DEPTH));
     assert_eq!(error(&nested(MAX_DEPTH + 1)).column, MAX_DEPTH + 1);
     parse(&format!("{}a=b", "not ".repeat(MAX_DEPTH)));
-    assert_eq!(
-        error(&format!("{}a=b", "not ".repeat(MAX_DEPTH + 1))).column,
-        4 * MAX_DEPTH + 1
-    );
+    assert_eq!(error(&format!("{}a=b", "not ".repeat(MAX_DEPTH + 1))).column, 4 * MAX_DEPTH + 1);
 
     let many = |count: usize| vec!["a=b"; count].join(" or ");
     parse(&many(MAX_PREDICATES));
-    assert_eq!(
-        error(&many(MAX_PREDICATES + 1)).column,
-        7 * MAX_PREDICATES + 1
-    );
+    assert_eq!(error(&many(MAX_PREDICATES + 1)).column, 7 * MAX_PREDICATES + 1);
     let list = |count: usize| format!("a in ({})", vec!["b"; count].join(","));
     parse(&list(MAX_PREDICATES));
-    assert_eq!(
-        error(&list(MAX_PREDICATES + 1)).column,
-        7 + 2 * MAX_PREDICATES
-    );
+    assert_eq!(error(&list(MAX_PREDICATES + 1)).column, 7 + 2 * MAX_PREDICATES);
 
     let regexes = |count: usize| vec!["a~/b/"; count].join(" or ");
     parse(&regexes(MAX_REGEXES));
@@ -198,17 +172,9 @@ fn limits_hold_and_point_at_the_column() {
     let long = |bytes: usize| format!("a = {}", "b".repeat(bytes - 4));
     parse(&long(MAX_BYTES));
     assert_eq!(error(&long(MAX_BYTES + 1)).column, MAX_BYTES + 1);
-    assert!(
-        error(&format!("a={}", "b".repeat(MAX_BYTES - 2)))
-            .message
-            .contains("canonical")
-    );
+    assert!(error(&format!("a={}", "b".repeat(MAX_BYTES - 2))).message.contains("canonical"));
 
-    for bomb in [
-        "(\\w{100}){100}",
-        "((((a{100}){100}){100}){100})",
-        "\\pL{1000}",
-    ] {
+    for bomb in ["(\\w{100}){100}", "((((a{100}){100}){100}){100})", "\\pL{1000}"] {
         let error = error(&format!("a ~ /{bomb}/"));
         assert_eq!(error.column, 6, "{error}");
     }
@@ -231,45 +197,23 @@ fn shorthands_mean_what_mcollective_meant() {
         ("cpu.count=>8", "cpu.count >= 8"),
         ("cpu.count=<8", "cpu.count <= 8"),
         ("cpu.count<8", "cpu.count < 8"),
-        (
-            "mountpoints.\"/var\".size>1",
-            "mountpoints.\"/var\".size > 1",
-        ),
+        ("mountpoints.\"/var\".size>1", "mountpoints.\"/var\".size > 1"),
         ("path=/var/www/", "path ~ /var\\/www/"),
     ] {
-        assert_eq!(
-            shorthand::fact(text).unwrap().to_string(),
-            canonical,
-            "{text}"
-        );
+        assert_eq!(shorthand::fact(text).unwrap().to_string(), canonical, "{text}");
     }
-    assert_eq!(
-        shorthand::class("webserver").unwrap().to_string(),
-        "class = webserver"
-    );
-    assert_eq!(
-        shorthand::class("/web/").unwrap().to_string(),
-        "class ~ /web/"
-    );
+    assert_eq!(shorthand::class("webserver").unwrap().to_string(), "class = webserver");
+    assert_eq!(shorthand::class("/web/").unwrap().to_string(), "class ~ /web/");
     let with = shorthand::with("datacenter=a /web|db=x/ db cpu.count>=8").unwrap();
     let canonical = "datacenter = a and class ~ /web|db=x/ and class = db and cpu.count >= 8";
     assert_eq!(with.to_string(), canonical);
-    let all = shorthand::all([parse("a=1 or b=2"), with])
-        .unwrap()
-        .unwrap();
+    let all = shorthand::all([parse("a=1 or b=2"), with]).unwrap().unwrap();
     assert_eq!(all.to_string(), format!("(a = 1 or b = 2) and {canonical}"));
     assert_eq!(shorthand::all([]).unwrap(), None);
 
-    for (text, column) in [
-        ("", 1),
-        ("a", 2),
-        ("a=", 3),
-        ("a b=1", 3),
-        ("a=/(/", 4),
-        ("a=~(", 4),
-        ("a</x/", 3),
-        ("a=\t\u{1}", 3),
-    ] {
+    for (text, column) in
+        [("", 1), ("a", 2), ("a=", 3), ("a b=1", 3), ("a=/(/", 4), ("a=~(", 4), ("a</x/", 3), ("a=\t\u{1}", 3)]
+    {
         assert_eq!(shorthand::fact(text).unwrap_err().column, column, "{text}");
     }
     assert_eq!(shorthand::with("a=1 b=/(/").unwrap_err().column, 8);
@@ -298,10 +242,7 @@ fn an_explanation_says_what_was_found() {
   yes     tags = 3  (tags is 0, 1, 2, 3, 4, 5, 6, 7 and 2 more)
   unknown broker.name = b  (broker.name is not known here)"#;
     assert_eq!(explanation.to_string(), expected);
-    assert_eq!(
-        serde_json::to_value(&explanation).unwrap()["parts"][0]["outcome"],
-        "no"
-    );
+    assert_eq!(serde_json::to_value(&explanation).unwrap()["parts"][0]["outcome"], "no");
 }
 
 #[test]
@@ -326,23 +267,13 @@ fn what_cannot_be_known_decides_nothing() {
 #[test]
 fn paths_and_conjunction() {
     let filter = parse("a=1 or has b.c").and(&parse("class=x and d~/y/"));
-    assert_eq!(
-        filter.to_string(),
-        "(a = 1 or has b.c) and class = x and d ~ /y/"
-    );
-    assert_eq!(
-        filter.paths().map(Path::to_string).collect::<Vec<_>>(),
-        ["a", "b.c", "d"]
-    );
+    assert_eq!(filter.to_string(), "(a = 1 or has b.c) and class = x and d ~ /y/");
+    assert_eq!(filter.paths().map(Path::to_string).collect::<Vec<_>>(), ["a", "b.c", "d"]);
     assert_eq!(filter.predicates().count(), 4);
 }
 
 fn ternary() -> impl Strategy<Value = Ternary> {
-    prop_oneof![
-        Just(Ternary::Yes),
-        Just(Ternary::No),
-        Just(Ternary::Unknown)
-    ]
+    prop_oneof![Just(Ternary::Yes), Just(Ternary::No), Just(Ternary::Unknown)]
 }
 
 /// Trees as the parser builds them, with names and values that need quotes among them.
@@ -351,41 +282,25 @@ fn expr() -> impl Strategy<Value = Expr> {
         .prop_map(|names| Path::from_segments(names.iter().map(String::as_str)).unwrap());
     let literal = || prop_oneof!["[a-z0-9.]{1,4}", "\\PC{0,6}"].prop_map(Literal::new);
     let regex = || {
-        prop_oneof!["[a-z/.]{0,4}", "\\PC{0,4}"]
-            .prop_filter_map("a regex", |text| pattern::compile_alone(&text).ok())
+        prop_oneof!["[a-z/.]{0,4}", "\\PC{0,4}"].prop_filter_map("a regex", |text| pattern::compile_alone(&text).ok())
     };
-    let op = prop::sample::select(vec![
-        Op::Equal,
-        Op::NotEqual,
-        Op::Less,
-        Op::LessOrEqual,
-        Op::Greater,
-        Op::GreaterOrEqual,
-    ]);
+    let op =
+        prop::sample::select(vec![Op::Equal, Op::NotEqual, Op::Less, Op::LessOrEqual, Op::Greater, Op::GreaterOrEqual]);
     let predicate = prop_oneof![
         path.clone().prop_map(Predicate::Has),
-        (path.clone(), op, literal())
-            .prop_map(|(path, op, value)| Predicate::Compare(path, op, value)),
-        (path.clone(), prop::collection::vec(literal(), 1..4))
-            .prop_map(|(path, values)| Predicate::In(path, values)),
-        (path, any::<bool>(), regex()).prop_map(|(path, negated, pattern)| Predicate::Match {
-            path,
-            negated,
-            pattern
-        }),
+        (path.clone(), op, literal()).prop_map(|(path, op, value)| Predicate::Compare(path, op, value)),
+        (path.clone(), prop::collection::vec(literal(), 1..4)).prop_map(|(path, values)| Predicate::In(path, values)),
+        (path, any::<bool>(), regex()).prop_map(|(path, negated, pattern)| Predicate::Match { path, negated, pattern }),
         (any::<bool>(), literal()).prop_map(|(negated, name)| Predicate::Class { negated, name }),
-        (any::<bool>(), regex())
-            .prop_map(|(negated, pattern)| Predicate::ClassMatch { negated, pattern }),
+        (any::<bool>(), regex()).prop_map(|(negated, pattern)| Predicate::ClassMatch { negated, pattern }),
     ];
-    predicate
-        .prop_map(Expr::Predicate)
-        .prop_recursive(3, 12, 3, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 2..4).prop_map(Expr::all),
-                prop::collection::vec(inner.clone(), 2..4).prop_map(Expr::any),
-                inner.prop_map(|inner| Expr::Not(Box::new(inner))),
-            ]
-        })
+    predicate.prop_map(Expr::Predicate).prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Expr::all),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Expr::any),
+            inner.prop_map(|inner| Expr::Not(Box::new(inner))),
+        ]
+    })
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
@@ -399,8 +314,7 @@ fn json_value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 16, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            prop::collection::btree_map("[a-c]", inner, 0..3)
-                .prop_map(|m| Value::Object(m.into_iter().collect())),
+            prop::collection::btree_map("[a-c]", inner, 0..3).prop_map(|m| Value::Object(m.into_iter().collect())),
         ]
     })
 }

@@ -21,23 +21,13 @@ pub struct Limits {
 
 impl Limits {
     /// For those who have not logged in: 4 KiB in all with the closing NUL, no body.
-    pub const PRE_AUTH: Self = Self {
-        head: 4 * 1024 - 1,
-        header_line: 4 * 1024 - 1,
-        headers: 64,
-        body: 0,
-    };
+    pub const PRE_AUTH: Self = Self { head: 4 * 1024 - 1, header_line: 4 * 1024 - 1, headers: 64, body: 0 };
 }
 
 /// Frames of 1 MiB in all, of which the head may take 64 KiB.
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            head: 64 * 1024,
-            header_line: 16 * 1024,
-            headers: 64,
-            body: 1024 * 1024 - 64 * 1024 - 1,
-        }
+        Self { head: 64 * 1024, header_line: 16 * 1024, headers: 64, body: 1024 * 1024 - 64 * 1024 - 1 }
     }
 }
 
@@ -96,11 +86,7 @@ struct Body {
 impl Decoder {
     /// For a connection whose version is not known yet.
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            version: None,
-            phase: Phase::Between,
-        }
+        Self { limits, version: None, phase: Phase::Between }
     }
 
     /// From the next frame on, read this version. To be called once CONNECT or CONNECTED was decoded, before the next frame is.
@@ -175,10 +161,7 @@ impl Head {
         /// Longer than any command and any HTTP method.
         const LONGEST: usize = 16;
         let shown = &buf[..buf.len().min(LONGEST)];
-        let letters = shown
-            .iter()
-            .take_while(|it| it.is_ascii_alphabetic())
-            .count();
+        let letters = shown.iter().take_while(|it| it.is_ascii_alphabetic()).count();
         let (word, rest) = shown.split_at(letters);
         let known = Command::from_bytes(word);
         let line_end = match rest {
@@ -204,27 +187,17 @@ impl Head {
     }
 
     /// Reads lines up to the empty one. `false`: it hasn't come yet.
-    fn read(
-        &mut self,
-        buf: &[u8],
-        limits: &Limits,
-        version: Option<Version>,
-    ) -> Result<bool, FrameError> {
+    fn read(&mut self, buf: &[u8], limits: &Limits, version: Option<Version>) -> Result<bool, FrameError> {
         // Places are kept in 32 bits, and a larger head makes no sense.
         let head_end = limits.head.min(i32::MAX as usize);
         loop {
             // Only what is within the limits is looked at, so that an error doesn't depend on how the bytes were split.
-            let line_end = self
-                .line
-                .saturating_add(limits.header_line)
-                .saturating_add(1);
+            let line_end = self.line.saturating_add(limits.header_line).saturating_add(1);
             let end = buf.len().min(head_end).min(line_end);
             let fresh = buf.get(self.scanned..end).unwrap_or_default();
             let Some(found) = memchr2(b'\n', 0, fresh) else {
                 self.scanned = self.scanned.max(end);
-                let Limits {
-                    head, header_line, ..
-                } = *limits;
+                let Limits { head, header_line, .. } = *limits;
                 if end >= head_end {
                     return Err(FrameError::HeadTooLarge { limit: head });
                 }
@@ -281,12 +254,7 @@ impl Head {
     }
 
     /// Takes the head out of the buffer.
-    fn finish(
-        &mut self,
-        buf: &mut BytesMut,
-        limits: &Limits,
-        version: Option<Version>,
-    ) -> Result<Body, FrameError> {
+    fn finish(&mut self, buf: &mut BytesMut, limits: &Limits, version: Option<Version>) -> Result<Body, FrameError> {
         let wire = buf.split_to(self.scanned.min(buf.len())).freeze();
         let text = std::str::from_utf8(&wire).map_err(|_| FrameError::BadUtf8)?;
         let spans = std::mem::take(&mut self.spans);
@@ -300,12 +268,7 @@ impl Head {
             Some(digits) => Some(content_length(digits, limits.body)?),
             None => None,
         };
-        Ok(Body {
-            command: self.command,
-            headers,
-            length,
-            scanned: 0,
-        })
+        Ok(Body { command: self.command, headers, length, scanned: 0 })
     }
 }
 
@@ -336,11 +299,7 @@ impl Body {
             _ => buf.split_to(length).freeze(),
         };
         buf.advance(1);
-        Ok(Some(Frame {
-            command: self.command,
-            headers: std::mem::take(&mut self.headers),
-            body,
-        }))
+        Ok(Some(Frame { command: self.command, headers: std::mem::take(&mut self.headers), body }))
     }
 }
 
@@ -388,11 +347,7 @@ fn unescape_all(text: &str, spans: &[Span], version: Version) -> Result<Headers,
         plain.push(':');
         unescape(part(span.colon + 1, span.end), version, &mut plain)?;
         // No truncation: it only gets shorter.
-        places.push(Span {
-            start: start as u32,
-            colon: colon as u32,
-            end: plain.len() as u32,
-        });
+        places.push(Span { start: start as u32, colon: colon as u32, end: plain.len() as u32 });
     }
     Ok(Headers::from_text(plain, places))
 }
@@ -419,12 +374,7 @@ mod tests {
     use super::*;
     use Version::{V1_0, V1_1, V1_2};
 
-    const SMALL: Limits = Limits {
-        head: 100,
-        header_line: 20,
-        headers: 3,
-        body: 8,
-    };
+    const SMALL: Limits = Limits { head: 100, header_line: 20, headers: 3, body: 8 };
 
     fn decoder(version: Option<Version>, limits: Limits) -> Decoder {
         let mut decoder = Decoder::new(limits);
@@ -451,10 +401,7 @@ mod tests {
 
     #[test]
     fn a_frame_in_full() {
-        let got = frame(
-            Some(V1_2),
-            b"SEND\r\na:1\r\na:2\ncontent-length:3\r\n\r\nx\0y\0",
-        );
+        let got = frame(Some(V1_2), b"SEND\r\na:1\r\na:2\ncontent-length:3\r\n\r\nx\0y\0");
         assert_eq!(got.command, Command::Send);
         assert_eq!(got.headers.get("a"), Some("1"));
         assert_eq!(got.headers.len(), 3);
@@ -472,13 +419,8 @@ mod tests {
     fn text_and_body_are_slices_of_the_buffer() {
         let mut buf = BytesMut::from("SEND\nname:value\n\nbody\0");
         let place = buf.as_ptr() as usize;
-        let Ok(Some(Decoded::Frame(frame))) = decoder(None, SMALL).decode(&mut buf) else {
-            panic!("no frame")
-        };
-        assert_eq!(
-            frame.headers.get("name").unwrap().as_ptr() as usize,
-            place + 10
-        );
+        let Ok(Some(Decoded::Frame(frame))) = decoder(None, SMALL).decode(&mut buf) else { panic!("no frame") };
+        assert_eq!(frame.headers.get("name").unwrap().as_ptr() as usize, place + 10);
         assert_eq!(frame.body.as_ptr() as usize, place + 17);
     }
 
@@ -500,25 +442,12 @@ mod tests {
             Err(FrameError::NotStomp(it)) => it,
             other => panic!("{other:?}"),
         };
-        for request in [
-            "GET / HTTP/1.1\r\n",
-            "POST ",
-            "PRI * HTTP/2.0",
-            "CONNECT a:443 HTTP/1.1",
-        ] {
+        for request in ["GET / HTTP/1.1\r\n", "POST ", "PRI * HTTP/2.0", "CONNECT a:443 HTTP/1.1"] {
             assert_eq!(speaks(request.as_bytes()), Speaks::Http, "{request}");
         }
         assert_eq!(speaks(&[0x16, 3, 1, 2, 0, 1]), Speaks::Tls);
         assert_eq!(first(None, &[0x16]), Ok(None));
-        for garbage in [
-            &b"\x16x"[..],
-            b"\0",
-            b"{\"op\"",
-            b"SEND x",
-            b"SEND:",
-            "é".as_bytes(),
-            b"GETS /",
-        ] {
+        for garbage in [&b"\x16x"[..], b"\0", b"{\"op\"", b"SEND x", b"SEND:", "é".as_bytes(), b"GETS /"] {
             assert_eq!(speaks(garbage), Speaks::Garbage, "{garbage:?}");
         }
         assert_eq!(first(None, b"GET"), Ok(None));
@@ -529,10 +458,7 @@ mod tests {
         let unknown = |word: &str| FrameError::UnknownCommand(word.to_owned());
         assert_eq!(error(None, "send\n"), unknown("send"));
         assert_eq!(error(Some(V1_1), "HELLO\r\n"), unknown("HELLO"));
-        assert_eq!(
-            error(None, "ABCDEFGHIJKLMNOPQ"),
-            unknown("ABCDEFGHIJKLMNOP")
-        );
+        assert_eq!(error(None, "ABCDEFGHIJKLMNOPQ"), unknown("ABCDEFGHIJKLMNOP"));
         assert_eq!(first(None, b"ABCDEFGHIJKLMNO"), Ok(None));
     }
 
@@ -540,18 +466,12 @@ mod tests {
     fn carriage_returns_as_the_version_says() {
         for version in [V1_0, V1_1] {
             assert_eq!(error(Some(version), "SEND\r\n\n\0"), FrameError::BareCr);
-            assert_eq!(
-                error(Some(version), "SEND\na:1\r\n\n\0"),
-                FrameError::BareCr
-            );
+            assert_eq!(error(Some(version), "SEND\na:1\r\n\n\0"), FrameError::BareCr);
             assert_eq!(error(Some(version), "SEND\n\r\n\0"), FrameError::BareCr);
             frame(Some(version), b"CONNECT\r\na:1\r\n\r\n\0");
         }
         for version in [None, Some(V1_2)] {
-            assert_eq!(
-                frame(version, b"SEND\r\na:1\r\n\r\n\0").headers.get("a"),
-                Some("1")
-            );
+            assert_eq!(frame(version, b"SEND\r\na:1\r\n\r\n\0").headers.get("a"), Some("1"));
             assert_eq!(error(version, "SEND\na:1\r2\n\n\0"), FrameError::BareCr);
             assert_eq!(error(version, "SEND\na:1\r\r\n\n\0"), FrameError::BareCr);
             assert_eq!(error(version, "SEND\rx"), FrameError::BareCr);
@@ -563,9 +483,7 @@ mod tests {
         let value = |version, text: &str| {
             let wire = format!("SEND\nk:{text}\n\n\0");
             let frame = first(Some(version), wire.as_bytes())?;
-            let Some(Decoded::Frame(frame)) = frame else {
-                panic!("{frame:?}")
-            };
+            let Some(Decoded::Frame(frame)) = frame else { panic!("{frame:?}") };
             Ok(frame.headers.get("k").unwrap().to_owned())
         };
         assert_eq!(value(V1_0, r"\n\c\\\r\x\"), Ok(r"\n\c\\\r\x\".to_owned()));
@@ -585,10 +503,7 @@ mod tests {
         let got = frame(Some(V1_1), b"SEND\na\\cb:\\c\nc:2\n\n\0");
         let list: Vec<_> = got.headers.iter().collect();
         assert_eq!(list, [("a:b", ":"), ("c", "2")]);
-        assert_eq!(
-            error(Some(V1_1), "SEND\na\\nb:1\n\n\0"),
-            FrameError::ControlInName
-        );
+        assert_eq!(error(Some(V1_1), "SEND\na\\nb:1\n\n\0"), FrameError::ControlInName);
     }
 
     #[test]
@@ -612,10 +527,7 @@ mod tests {
         assert_eq!(of("a:b\0"), FrameError::NulInHeader);
         assert_eq!(error(None, "SEND\n\0"), FrameError::NulInHeader);
         assert_eq!(first(None, b"SEND\na:\xff\n\n\0"), Err(FrameError::BadUtf8));
-        assert_eq!(
-            frame(None, b"SEND\na:x\ty\x1b\n\n\0").headers.get("a"),
-            Some("x\ty\x1b")
-        );
+        assert_eq!(frame(None, b"SEND\na:x\ty\x1b\n\n\0").headers.get("a"), Some("x\ty\x1b"));
     }
 
     #[test]
@@ -625,58 +537,29 @@ mod tests {
             let text = of(bad);
             assert_eq!(text, FrameError::BadContentLength, "{bad:?}");
         }
-        let too_large = |announced| FrameError::BodyTooLarge {
-            announced,
-            limit: 8,
-        };
+        let too_large = |announced| FrameError::BodyTooLarge { announced, limit: 8 };
         assert_eq!(of("9"), too_large(9));
-        let wide = Limits {
-            header_line: 100,
-            ..SMALL
-        };
+        let wide = Limits { header_line: 100, ..SMALL };
         let wire = format!("SEND\ncontent-length:{}\n\n", "9".repeat(40));
         let got = decoder(None, wide).decode(&mut BytesMut::from(wire.as_str()));
         assert_eq!(got, Err(too_large(u64::MAX)));
-        assert_eq!(
-            frame(None, b"SEND\ncontent-length:02\n\n\0\0\0").body.len(),
-            2
-        );
+        assert_eq!(frame(None, b"SEND\ncontent-length:02\n\n\0\0\0").body.len(), 2);
         let repeated = frame(None, b"SEND\ncontent-length:1\ncontent-length:3\n\nx\0");
         assert_eq!(repeated.body, "x", "the first counts");
-        assert_eq!(
-            error(None, "SEND\ncontent-length:1\n\nxy\0"),
-            FrameError::MissingNul
-        );
+        assert_eq!(error(None, "SEND\ncontent-length:1\n\nxy\0"), FrameError::MissingNul);
         assert_eq!(first(None, b"SEND\ncontent-length:1\n\nx"), Ok(None));
     }
 
     #[test]
     fn limits_hold_to_the_byte() {
-        let limits = Limits {
-            headers: 2,
-            header_line: 5,
-            head: 16,
-            body: 3,
-        };
+        let limits = Limits { headers: 2, header_line: 5, head: 16, body: 3 };
         let of = |wire: &str| decoder(None, limits).decode(&mut BytesMut::from(wire));
         assert!(of("ACK\na:345\nb:34\n\n").is_ok(), "a head of 16 bytes");
-        assert_eq!(
-            of("ACK\na:345\nb:345\n"),
-            Err(FrameError::HeadTooLarge { limit: 16 })
-        );
-        assert_eq!(
-            of("ACK\na:3456"),
-            Err(FrameError::HeaderTooLong { limit: 5 })
-        );
-        assert_eq!(
-            of("ACK\na:\nb:\nc:\n"),
-            Err(FrameError::TooManyHeaders { limit: 2 })
-        );
+        assert_eq!(of("ACK\na:345\nb:345\n"), Err(FrameError::HeadTooLarge { limit: 16 }));
+        assert_eq!(of("ACK\na:3456"), Err(FrameError::HeaderTooLong { limit: 5 }));
+        assert_eq!(of("ACK\na:\nb:\nc:\n"), Err(FrameError::TooManyHeaders { limit: 2 }));
         assert_eq!(of("ACK\n\nabc"), Ok(None));
-        assert_eq!(
-            of("ACK\n\nabcd"),
-            Err(FrameError::BodyWithoutEnd { limit: 3 })
-        );
+        assert_eq!(of("ACK\n\nabcd"), Err(FrameError::BodyWithoutEnd { limit: 3 }));
     }
 
     #[test]

@@ -51,11 +51,7 @@ impl<'a> Encoder<'a> {
             Version::V1_1 => Escapes::V1_1,
             Version::V1_2 => Escapes::V1_2,
         };
-        Self {
-            out,
-            command,
-            escapes,
-        }
+        Self { out, command, escapes }
     }
 
     /// Adds a header. `content-length` is ignored: [`Encoder::finish`] writes the true one, since a wrong one would turn the body into frames.
@@ -156,9 +152,7 @@ mod tests {
 
     #[test]
     fn a_frame_in_full() {
-        let frame = Frame::new(Command::Send)
-            .header("destination", "/queue/a")
-            .with_body("hi\0!");
+        let frame = Frame::new(Command::Send).header("destination", "/queue/a").with_body("hi\0!");
         let expected = "SEND\ndestination:/queue/a\ncontent-length:4\n\nhi\0!\0";
         assert_eq!(wire(&frame, V1_2), expected);
         assert!(frame.encoded_len_hint() >= expected.len());
@@ -175,9 +169,7 @@ mod tests {
 
     #[test]
     fn a_wrong_content_length_is_not_believed() {
-        let frame = Frame::new(Command::Send)
-            .header("content-length", "1")
-            .with_body("abc");
+        let frame = Frame::new(Command::Send).header("content-length", "1").with_body("abc");
         assert_eq!(wire(&frame, V1_2), "SEND\ncontent-length:3\n\nabc\0");
     }
 
@@ -185,14 +177,8 @@ mod tests {
     fn each_version_escapes_what_it_can() {
         let frame = Frame::new(Command::Receipt).header("a:b\\\n", "1\n2\r3:4\\5\x006\t");
         assert_eq!(wire(&frame, V1_0), "RECEIPT\na b\\ :1 2 3:4\\5 6\t\n\n\0");
-        assert_eq!(
-            wire(&frame, V1_1),
-            "RECEIPT\na\\cb\\\\ :1\\n2 3\\c4\\\\5 6\t\n\n\0"
-        );
-        assert_eq!(
-            wire(&frame, V1_2),
-            "RECEIPT\na\\cb\\\\ :1\\n2\\r3\\c4\\\\5 6\t\n\n\0"
-        );
+        assert_eq!(wire(&frame, V1_1), "RECEIPT\na\\cb\\\\ :1\\n2 3\\c4\\\\5 6\t\n\n\0");
+        assert_eq!(wire(&frame, V1_2), "RECEIPT\na\\cb\\\\ :1\\n2\\r3\\c4\\\\5 6\t\n\n\0");
     }
 
     #[test]
@@ -208,10 +194,7 @@ mod tests {
 
     #[test]
     fn a_header_without_a_name_is_left_out() {
-        assert_eq!(
-            wire(&Frame::new(Command::Ack).header("", "x"), V1_2),
-            "ACK\n\n\0"
-        );
+        assert_eq!(wire(&Frame::new(Command::Ack).header("", "x"), V1_2), "ACK\n\n\0");
     }
 
     #[test]

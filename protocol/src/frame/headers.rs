@@ -35,10 +35,7 @@ impl Headers {
 
     /// Room for so many headers (not bytes).
     pub fn with_capacity(headers: usize) -> Self {
-        Self {
-            spans: Vec::with_capacity(headers),
-            ..Self::default()
-        }
+        Self { spans: Vec::with_capacity(headers), ..Self::default() }
     }
 
     /// Adds a header at the end. If the name is there already, the earlier one still counts: see [`Headers::set`].
@@ -200,11 +197,7 @@ mod tests {
 
     /// `a:1`, `b:2`, `a:3` as the decoder leaves them.
     fn received() -> Headers {
-        let span = |start| Span {
-            start,
-            colon: start + 1,
-            end: start + 3,
-        };
+        let span = |start| Span { start, colon: start + 1, end: start + 3 };
         let wire = Bytes::from_static(b"SEND\na:1\nb:2\na:3\n\n");
         Headers::from_wire(wire, vec![span(5), span(9), span(13)])
     }
@@ -262,9 +255,6 @@ mod tests {
         .into_iter()
         .collect();
         let shown = format!("{headers:?}");
-        assert!(
-            shown.contains("ops") && !shown.contains("s3cret"),
-            "{shown}"
-        );
+        assert!(shown.contains("ops") && !shown.contains("s3cret"), "{shown}");
     }
 }

@@ -50,11 +50,7 @@ impl Version {
             return Some(Self::V1_0);
         };
         let ours = [Self::V1_2, Self::V1_1, Self::V1_0];
-        ours.into_iter().find(|version| {
-            offered
-                .split(',')
-                .any(|offer| offer.trim() == version.as_str())
-        })
+        ours.into_iter().find(|version| offered.split(',').any(|offer| offer.trim() == version.as_str()))
     }
 }
 
@@ -161,11 +157,7 @@ pub struct Frame {
 impl Frame {
     /// A frame with neither headers nor a body.
     pub fn new(command: Command) -> Self {
-        Self {
-            command,
-            headers: Headers::new(),
-            body: Bytes::new(),
-        }
+        Self { command, headers: Headers::new(), body: Bytes::new() }
     }
 
     /// Adds a header at the end.
@@ -230,9 +222,7 @@ pub enum FrameError {
         limit: usize,
     },
     /// `content-length` says more than is allowed.
-    #[error(
-        "content-length announces {announced} bytes, at most {limit} are accepted; split the message"
-    )]
+    #[error("content-length announces {announced} bytes, at most {limit} are accepted; split the message")]
     BodyTooLarge {
         /// In bytes; the greatest number if it has more digits than we count.
         announced: u64,
@@ -240,9 +230,7 @@ pub enum FrameError {
         limit: usize,
     },
     /// Without `content-length` the body ends at a NUL, and none came in time.
-    #[error(
-        "no NUL ended the body within {limit} bytes; split the message, and send content-length"
-    )]
+    #[error("no NUL ended the body within {limit} bytes; split the message, and send content-length")]
     BodyWithoutEnd {
         /// In bytes.
         limit: usize,
@@ -254,9 +242,7 @@ pub enum FrameError {
     #[error("a header is not UTF-8; send header text as UTF-8")]
     BadUtf8,
     /// A NUL before the empty line that ends the headers.
-    #[error(
-        "a NUL among the headers; an empty line must end the headers, also where there is no body"
-    )]
+    #[error("a NUL among the headers; an empty line must end the headers, also where there is no body")]
     NulInHeader,
     /// A CR that doesn't end a line, or a CR LF where the version knows LF only.
     #[error(r"a carriage return in the head of a frame; end lines with LF, or CR LF in STOMP 1.2, and escape it as \r in 1.2")]
@@ -350,10 +336,7 @@ mod tests {
     fn debug_shows_no_body() {
         let frame = Frame::new(Command::Send).with_body("s3cret");
         let shown = format!("{frame:?}");
-        assert!(
-            shown.contains("6 bytes") && !shown.contains("s3cret"),
-            "{shown}"
-        );
+        assert!(shown.contains("6 bytes") && !shown.contains("s3cret"), "{shown}");
     }
 
     /// Text in which all that is special to STOMP is frequent.
@@ -364,20 +347,11 @@ mod tests {
     }
 
     fn frame() -> impl Strategy<Value = Frame> {
-        let headers = vec(
-            (text().prop_filter("empty", |name| !name.is_empty()), text()),
-            0..8,
-        );
+        let headers = vec((text().prop_filter("empty", |name| !name.is_empty()), text()), 0..8);
         let body = vec(prop_oneof![Just(0), Just(b'\n'), any::<u8>()], 0..64);
         (prop::sample::select(&COMMANDS[..]), headers, body).prop_map(|(command, headers, body)| {
-            let headers = headers
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()));
-            Frame {
-                command,
-                headers: headers.collect(),
-                body: body.into(),
-            }
+            let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            Frame { command, headers: headers.collect(), body: body.into() }
         })
     }
 
@@ -392,9 +366,7 @@ mod tests {
             '\r' => !escaped || version < Version::V1_2,
             _ => false,
         };
-        text.chars()
-            .map(|char| if lost(char) { ' ' } else { char })
-            .collect()
+        text.chars().map(|char| if lost(char) { ' ' } else { char }).collect()
     }
 
     #[track_caller]
@@ -442,10 +414,7 @@ mod tests {
                     Err(error) => return (all, Some(error)),
                 }
             }
-            assert!(
-                buf.len() <= limits.head.max(limits.body),
-                "waits beyond its limits"
-            );
+            assert!(buf.len() <= limits.head.max(limits.body), "waits beyond its limits");
             if rest.is_empty() {
                 break;
             }
@@ -453,12 +422,7 @@ mod tests {
         (all, None)
     }
 
-    const SMALL: Limits = Limits {
-        head: 64,
-        header_line: 24,
-        headers: 4,
-        body: 16,
-    };
+    const SMALL: Limits = Limits { head: 64, header_line: 24, headers: 4, body: 16 };
 
     const TOKENS: &[&[u8]] = &[
         b"SEND\n",

@@ -164,7 +164,9 @@ impl Broker {
     fn open(&mut self, opened: Opened, now: Now) {
         let Opened { session, user: name, password_hash, node, peer, outbox } = opened;
         // The password was checked against some recent policy; only the one in force decides.
-        let user = self.access.user(&name).filter(|user| user.password.as_str() == password_hash && user.barred(peer.ip(), now.unix / 1000).is_none());
+        let user = self.access.user(&name).filter(|user| {
+            user.password.as_str() == password_hash && user.barred(peer.ip(), now.unix / 1000).is_none()
+        });
         let Some(user) = user.cloned() else {
             let refusal = Refusal::new(Code::AuthFailed, "the policy changed during the login; log in again");
             outbox.close(Some(refusal), true);
@@ -174,12 +176,20 @@ impl Broker {
         if let Some(hello) = node {
             if let Some(current) = self.nodes.row(&hello.id).and_then(|row| self.nodes.get(row)) {
                 if current.number >= hello.number {
-                    let text = format!("node {} is connected with session number {}, which is not lower", hello.id, current.number);
+                    let text = format!(
+                        "node {} is connected with session number {}, which is not lower",
+                        hello.id, current.number
+                    );
                     outbox.close(Some(Refusal::new(Code::Moved, text)), true);
-                    self.note(Note::new(Weight::Warning, "older session of a node refused").with("node", hello.id).with("peer", peer));
+                    self.note(
+                        Note::new(Weight::Warning, "older session of a node refused")
+                            .with("node", hello.id)
+                            .with("peer", peer),
+                    );
                     return;
                 }
-                let (older, text) = (current.session, format!("node {} has connected again from {}", hello.id, peer.ip()));
+                let (older, text) =
+                    (current.session, format!("node {} has connected again from {}", hello.id, peer.ip()));
                 self.counters.moved += 1;
                 self.close(older, Some(Refusal::new(Code::Moved, text)), "moved", now);
             }
@@ -188,7 +198,12 @@ impl Broker {
         let collective = row.is_some().then(|| user.collective.clone());
         // A fresh outbox has room for its first item.
         let _ = outbox.push(Item::Connected { collective }, now.tick);
-        self.note(Note::new(Weight::Info, "session opened").with("session", session.0).with("user", &user.name).with("peer", peer));
+        self.note(
+            Note::new(Weight::Info, "session opened")
+                .with("session", session.0)
+                .with("user", &user.name)
+                .with("peer", peer),
+        );
         let mut opened = Session::new(user, peer, outbox);
         opened.row = row;
         self.sessions.insert(session, opened);
@@ -271,7 +286,13 @@ impl Broker {
         (1, None)
     }
 
-    fn subscribe(&mut self, id: SessionId, to: Subscribed, subscription: Arc<str>, random: Random<'_>) -> Result<(), Refusal> {
+    fn subscribe(
+        &mut self,
+        id: SessionId,
+        to: Subscribed,
+        subscription: Arc<str>,
+        random: Random<'_>,
+    ) -> Result<(), Refusal> {
         let most = self.settings.subscriptions;
         let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
         if session.subscriptions.len() + session.queues.len() >= most {
@@ -285,17 +306,24 @@ impl Broker {
         match to {
             Subscribed::ReplyQueue(name) => {
                 if session.queues.contains_key(&name) {
-                    return Err(Refusal::new(Code::BadDestination, format!("{name}: this connection already has that reply queue")));
+                    return Err(Refusal::new(
+                        Code::BadDestination,
+                        format!("{name}: this connection already has that reply queue"),
+                    ));
                 }
                 let bits = (u128::from(random()) << 64) | u128::from(random());
                 let queue = self.queues.create(&self.settings.name, bits, id, subscription);
-                let queue = queue.ok_or_else(|| Refusal::new(Code::Internal, "the broker's name does not make a queue name"))?;
+                let queue = queue
+                    .ok_or_else(|| Refusal::new(Code::Internal, "the broker's name does not make a queue name"))?;
                 session.queues.insert(name, queue);
             }
             Subscribed::Topic(pattern) => {
                 if !self.access.covers(&session.user, &pattern) {
                     let user = &session.user.name;
-                    let text = format!("{user} may not read {}: the policy does not grant read on all that it matches", pattern);
+                    let text = format!(
+                        "{user} may not read {}: the policy does not grant read on all that it matches",
+                        pattern
+                    );
                     return Err(Refusal::new(Code::Denied, text));
                 }
                 self.subscriptions.add(id, &pattern);
@@ -314,7 +342,8 @@ impl Broker {
             }
             return Ok(());
         }
-        let queue = session.queues.iter().find(|(_, q)| self.queues.get(q).is_some_and(|q| &*q.subscription == subscription));
+        let queue =
+            session.queues.iter().find(|(_, q)| self.queues.get(q).is_some_and(|q| &*q.subscription == subscription));
         let Some((name, queue)) = queue.map(|(name, queue)| (name.clone(), queue.clone())) else {
             return Err(Refusal::new(Code::BadHeader, "id: this connection has no subscription with that id"));
         };
@@ -346,7 +375,10 @@ impl Broker {
     fn refuse(&mut self, id: SessionId, refusal: Refusal, answer: Option<(Option<RequestId>, Destination)>, now: Now) {
         self.counters.refused += 1;
         let user = self.sessions.get(id).map(|s| s.user.name.to_string()).unwrap_or_default();
-        let note = Note::new(Weight::Info, "refused").with("user", user).with("code", refusal.code).with("reason", &refusal.text);
+        let note = Note::new(Weight::Info, "refused")
+            .with("user", user)
+            .with("code", refusal.code)
+            .with("reason", &refusal.text);
         self.note(match &answer {
             Some((Some(request), _)) => note.with("request", request),
             _ => note,
@@ -383,12 +415,19 @@ impl Broker {
             self.queues.remove(queue);
         }
         let user = session.user.name.to_string();
-        self.note(Note::new(Weight::Info, "session closed").with("session", id.0).with("user", user).with("reason", reason));
+        self.note(
+            Note::new(Weight::Info, "session closed").with("session", id.0).with("user", user).with("reason", reason),
+        );
         if let Some(row) = session.row {
             self.lose(row, reason, now);
             let policy = self.access.clone();
             if let Some((node, Some(whole))) = self.nodes.disconnect(row, reason, &policy, now) {
-                self.announce("gone", &Announced { id: node.id, collective: node.collective, whole }, Some(reason), now);
+                self.announce(
+                    "gone",
+                    &Announced { id: node.id, collective: node.collective, whole },
+                    Some(reason),
+                    now,
+                );
             }
         }
     }
@@ -408,7 +447,10 @@ impl Broker {
                     && new.barred(session.peer.ip(), now.unix / 1000).is_none()
             };
             match self.access.user(&session.user.name).filter(same) {
-                None => over.push((id, "the user was removed, disabled or changed; log in again if it still exists".to_owned())),
+                None => over.push((
+                    id,
+                    "the user was removed, disabled or changed; log in again if it still exists".to_owned(),
+                )),
                 Some(user) => {
                     session.user = user.clone();
                     let lost = session.subscriptions.iter().find(|s| !self.access.covers(user, &s.pattern));
@@ -428,7 +470,9 @@ impl Broker {
 
     fn drain(&mut self) {
         for (_, session) in self.sessions.iter() {
-            session.outbox().close(Some(Refusal::new(Code::Draining, "the broker is stopping; connect to another one")), false);
+            session
+                .outbox()
+                .close(Some(Refusal::new(Code::Draining, "the broker is stopping; connect to another one")), false);
         }
     }
 
@@ -448,13 +492,19 @@ impl Broker {
         if self.access.allows(&session.user, Right::Write, destination) {
             return Ok(());
         }
-        Err(Refusal::new(Code::Denied, format!("{} may not write to {destination}: no entry of the policy grants it", session.user.name)))
+        Err(Refusal::new(
+            Code::Denied,
+            format!("{} may not write to {destination}: no entry of the policy grants it", session.user.name),
+        ))
     }
 
     /// Whether a topic lies in a targeted collective.
     fn is_targeted(&self, destination: &Destination) -> bool {
         let first = destination.segments().next();
-        self.access.collectives().iter().any(|collective| collective.targeted && first == Some(collective.name.as_str()))
+        self.access
+            .collectives()
+            .iter()
+            .any(|collective| collective.targeted && first == Some(collective.name.as_str()))
     }
 }
 

@@ -53,7 +53,9 @@ impl Item {
     fn weight(&self) -> usize {
         ITEM_BYTES
             + match self {
-                Item::Message { message, .. } => message.body.len() + message.destination.len() + 32 * message.headers.len(),
+                Item::Message { message, .. } => {
+                    message.body.len() + message.destination.len() + 32 * message.headers.len()
+                }
                 Item::Receipt(id) => id.len(),
                 Item::Connected { .. } | Item::Close(_) => 0,
             }

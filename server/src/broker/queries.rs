@@ -2,8 +2,8 @@
 
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
 use super::nodes::{Departed, Node, Whole, shown};
-use super::send::Announced;
 use super::note::{Note, Weight};
+use super::send::Announced;
 use super::send::{event_headers, json_bytes};
 use super::{Broker, Session};
 use muster_protocol::destination::Destination;
@@ -36,7 +36,10 @@ impl Broker {
         let Some(session) = self.sessions.get(id) else { return Ok(1) };
         self.may_write(session, &sent.destination)?;
         let Some(reply_to) = &sent.reply_to else {
-            return Err(Refusal::new(Code::BadHeader, format!("reply-to: {} answers on a reply queue", sent.destination)));
+            return Err(Refusal::new(
+                Code::BadHeader,
+                format!("reply-to: {} answers on a reply queue", sent.destination),
+            ));
         };
         let asker = Asker { session: id, queue: self.own_queue(id, reply_to)?, request: sent.request.clone() };
         match sent.purpose {
@@ -54,9 +57,10 @@ impl Broker {
                 self.reply_with(&asker, &answer, now);
                 Ok(1)
             }
-            Purpose::Message | Purpose::Request(_) | Purpose::Answer(_) => {
-                Err(Refusal::new(Code::Unsupported, format!("{}: there is no such system destination", sent.destination)))
-            }
+            Purpose::Message | Purpose::Request(_) | Purpose::Answer(_) => Err(Refusal::new(
+                Code::Unsupported,
+                format!("{}: there is no such system destination", sent.destination),
+            )),
         }
     }
 
@@ -68,7 +72,9 @@ impl Broker {
         let policy = self.access.clone();
         let before = self.nodes.get(row).and_then(Node::hash).map(str::to_owned);
         let registered = self.nodes.register(row, &registration, &policy);
-        let Some((first, effective)) = registered.map_err(|e| Refusal::new(Code::BadFacts, e.to_string()))? else { return Ok(1) };
+        let Some((first, effective)) = registered.map_err(|e| Refusal::new(Code::BadFacts, e.to_string()))? else {
+            return Ok(1);
+        };
         let user = self.sessions.get(asker.session).map(|s| s.user.clone());
         let asserted = user.map_or(Value::Null, |user| user.facts.clone());
         self.say_registered(&asker.queue, &registration.hash, asserted, now);
@@ -121,7 +127,14 @@ impl Broker {
         Ok(())
     }
 
-    fn find(&mut self, asker: &Asker, target: &Target, only: Option<&[NodeId]>, find: &Find, now: Now) -> Result<usize, Refusal> {
+    fn find(
+        &mut self,
+        asker: &Asker,
+        target: &Target,
+        only: Option<&[NodeId]>,
+        find: &Find,
+        now: Now,
+    ) -> Result<usize, Refusal> {
         let Some(session) = self.sessions.get(asker.session) else { return Ok(1) };
         let filter = self.visible(session, target)?;
         for path in &find.facts {
@@ -143,8 +156,17 @@ impl Broker {
         let mut nodes = Vec::new();
         for row in page.by_ref().take(limit) {
             let Some(node) = self.nodes.get(row) else { continue };
-            let facts = if find.facts.is_empty() { Map::new() } else { self.facts_of(row, &find.facts, |path| hidden.hides(path)) };
-            nodes.push(FoundNode { id: node.id, display: shown(node.display(), |path| hidden.hides(path)), facts, since: node.since });
+            let facts = if find.facts.is_empty() {
+                Map::new()
+            } else {
+                self.facts_of(row, &find.facts, |path| hidden.hides(path))
+            };
+            nodes.push(FoundNode {
+                id: node.id,
+                display: shown(node.display(), |path| hidden.hides(path)),
+                facts,
+                since: node.since,
+            });
         }
         let next = page.next().map(|row| row.to_string());
         let gone = match find.from_row {
@@ -164,7 +186,14 @@ impl Broker {
         paths.iter().filter_map(|path| Some((path.to_string(), value(path)?))).collect()
     }
 
-    fn report(&mut self, asker: &Asker, target: &Target, fact: &Path, limit: usize, now: Now) -> Result<usize, Refusal> {
+    fn report(
+        &mut self,
+        asker: &Asker,
+        target: &Target,
+        fact: &Path,
+        limit: usize,
+        now: Now,
+    ) -> Result<usize, Refusal> {
         let Some(session) = self.sessions.get(asker.session) else { return Ok(1) };
         let filter = self.visible(session, target)?;
         self.refuse_hidden_path(session, fact)?;
@@ -172,7 +201,9 @@ impl Broker {
         let report = self.nodes.index().report(fact, &rows);
         let more = report.values.len().saturating_sub(limit) as u64;
         let values = report.values.into_iter().take(limit);
-        let values = values.map(|(value, count)| ValueCount { value: serde_json::to_value(value).unwrap_or_default(), count }).collect();
+        let values = values
+            .map(|(value, count)| ValueCount { value: serde_json::to_value(value).unwrap_or_default(), count })
+            .collect();
         let missing = report.missing + report.without_value;
         self.reply_with(asker, &ReportAnswer { count: rows.len(), values, missing, more }, now);
         Ok(256)
@@ -196,7 +227,8 @@ impl Broker {
         };
         // A node outside the scope, or one whose facts are not known yet, must look like none to a scoped user.
         let scope = session.user.scope.as_ref();
-        let inside = |scope: &Filter| whole.as_ref().is_some_and(|w| scope.matches(w.effective.as_value(), &w.document.classes));
+        let inside =
+            |scope: &Filter| whole.as_ref().is_some_and(|w| scope.matches(w.effective.as_value(), &w.document.classes));
         if !scope.is_none_or(inside) {
             return Err(unknown(id));
         }
@@ -244,5 +276,11 @@ fn unknown(id: NodeId) -> Refusal {
 }
 
 fn gone_node(gone: &Departed, hides: impl Fn(&Path) -> bool) -> GoneNode {
-    GoneNode { id: gone.id, display: shown(gone.display(), hides), reason: gone.reason.clone(), at: gone.at, since: gone.since }
+    GoneNode {
+        id: gone.id,
+        display: shown(gone.display(), hides),
+        reason: gone.reason.clone(),
+        at: gone.at,
+        since: gone.since,
+    }
 }

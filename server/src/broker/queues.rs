@@ -22,7 +22,13 @@ pub struct Queues(HashMap<Destination, ReplyQueue>);
 
 impl Queues {
     /// A new queue. `bits` are 128 unguessable bits, since whoever knows the name of a queue that serves no request may write to it.
-    pub fn create(&mut self, broker: &str, bits: u128, owner: SessionId, subscription: Arc<str>) -> Option<Destination> {
+    pub fn create(
+        &mut self,
+        broker: &str,
+        bits: u128,
+        owner: SessionId,
+        subscription: Arc<str>,
+    ) -> Option<Destination> {
         let name = Destination::parse(&format!("/remote-temp-queue/{broker}.{bits:032x}")).ok()?;
         self.0.insert(name.clone(), ReplyQueue { owner, subscription, for_requests: false });
         Some(name)

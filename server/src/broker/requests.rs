@@ -142,7 +142,8 @@ impl Requests {
 
     /// Requests that wait for this row.
     pub fn waiting_for(&self, row: u32) -> Vec<Key> {
-        let mut keys: Vec<Key> = self.pending.iter().filter(|(_, p)| p.waiting.contains(row)).map(|(key, _)| *key).collect();
+        let mut keys: Vec<Key> =
+            self.pending.iter().filter(|(_, p)| p.waiting.contains(row)).map(|(key, _)| *key).collect();
         keys.sort_unstable();
         keys
     }

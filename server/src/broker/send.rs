@@ -1,5 +1,6 @@
 //! What becomes of a SEND? The ACL, the scope, the targets, the fan-out; and the way back of the answers.
 
+use super::Broker;
 use super::access::{GroupSet, Right, User};
 use super::event::{Answer, Now, Purpose, Sent, SessionId, Target, Terms};
 use super::nodes::{Generation, Node, Whole, shown};
@@ -7,7 +8,6 @@ use super::note::{Note, Weight};
 use super::outbox::Message;
 use super::requests::{Asked, Key};
 use super::sessions::{Delivery, Permit};
-use super::Broker;
 use bytes::Bytes;
 use muster_protocol::destination::{Destination, Kind};
 use muster_protocol::error::{Code, Refusal};
@@ -99,10 +99,16 @@ impl Broker {
         let targeted = self.is_targeted(&sent.destination);
         if matches!(sent.target, Target::Absent) {
             if targeted && sent.destination.as_action().is_some() {
-                return Err(Refusal::new(Code::TargetRequired, "a message to an action topic needs muster-target: a filter, or `all`"));
+                return Err(Refusal::new(
+                    Code::TargetRequired,
+                    "a message to an action topic needs muster-target: a filter, or `all`",
+                ));
             }
             if targeted && user.scope.is_some() {
-                return Err(Refusal::new(Code::TargetRequired, format!("{} has a scope: its messages need muster-target", user.name)));
+                return Err(Refusal::new(
+                    Code::TargetRequired,
+                    format!("{} has a scope: its messages need muster-target", user.name),
+                ));
             }
             if request.is_none() {
                 let readers = self.access.granted(Right::Read, &sent.destination);
@@ -115,7 +121,8 @@ impl Broker {
         match request {
             Some((terms, request)) => self.request(id, &user, sent, reply_to, resolved, terms, request, now),
             None => {
-                let message = Arc::new(self.message(&user, &sent, reply_to.as_ref(), resolved.filter.as_ref(), None, now));
+                let message =
+                    Arc::new(self.message(&user, &sent, reply_to.as_ref(), resolved.filter.as_ref(), None, now));
                 Ok(Some(self.fanout(sent.destination, message, resolved.rows, None, false)))
             }
         }
@@ -133,7 +140,8 @@ impl Broker {
             Target::Absent => None,
             Target::All if user.may_all || !self.is_targeted(&sent.destination) => None,
             Target::All => {
-                let text = format!("{} may not address all nodes: no group of the user has the right to `all`", user.name);
+                let text =
+                    format!("{} may not address all nodes: no group of the user has the right to `all`", user.name);
                 return Err(Refusal::new(Code::AllNotAllowed, text));
             }
         };
@@ -146,7 +154,10 @@ impl Broker {
         }
         let collective = sent.destination.segments().next().unwrap_or_default().to_owned();
         if self.access.collectives().len() > 1 {
-            rows = rows.into_iter().filter(|row| self.nodes.get(*row).is_some_and(|n| *n.collective == *collective)).collect();
+            rows = rows
+                .into_iter()
+                .filter(|row| self.nodes.get(*row).is_some_and(|n| *n.collective == *collective))
+                .collect();
         }
         let filter = match (target, &user.scope) {
             (Some(target), Some(scope)) => Some(target.and(scope)),
@@ -172,13 +183,16 @@ impl Broker {
             return Err(Refusal::new(Code::BadHeader, "reply-to: a request needs a reply queue"));
         };
         if sent.destination.as_action().is_none() {
-            let text = format!("{}: a request goes to an action topic, /topic/COLLECTIVE.MODULE.ACTION", sent.destination);
+            let text =
+                format!("{}: a request goes to an action topic, /topic/COLLECTIVE.MODULE.ACTION", sent.destination);
             return Err(Refusal::new(Code::BadDestination, text));
         }
         let count = resolved.rows.len();
         if let Some(refusal) = guard(&terms, count) {
             self.counters.refused += 1;
-            self.note(request_note("request refused", user, &request, &sent.destination, count).with("code", refusal.code));
+            self.note(
+                request_note("request refused", user, &request, &sent.destination, count).with("code", refusal.code),
+            );
             let reply_name = sent.reply_to.clone().unwrap_or(queue);
             self.answer_refused(caller, Some(&request), &reply_name, &refusal, Some(count), now);
             return Ok(None);
@@ -199,14 +213,19 @@ impl Broker {
         // A dry run asks nobody: its account is empty.
         let targets = if terms.dry_run { RoaringBitmap::new() } else { resolved.rows.clone() };
         let Some(key) = self.requests.begin(asked, targets, now.tick.saturating_add(terms.reply_within)) else {
-            return Err(Refusal::new(Code::DuplicateRequest, format!("{request}: a request with this id is under way")));
+            return Err(Refusal::new(
+                Code::DuplicateRequest,
+                format!("{request}: a request with this id is under way"),
+            ));
         };
         self.queues.reserve_for_requests(&queue);
         if let Some(session) = self.sessions.get_mut(caller) {
             session.in_flight += 1;
         }
         self.counters.requests += 1;
-        self.note(request_note("request accepted", user, &request, &sent.destination, count).with("dry_run", terms.dry_run));
+        self.note(
+            request_note("request accepted", user, &request, &sent.destination, count).with("dry_run", terms.dry_run),
+        );
         if count == 0 {
             self.accepted(key, count, &[], false, now);
         }
@@ -223,7 +242,12 @@ impl Broker {
     ) -> Fanout {
         let readers = self.access.granted(Right::Read, &destination);
         let rows = rows.into_iter().collect::<Vec<u32>>().into_iter();
-        Fanout { destination, message, readers, targets: Targets::Rows { rows, frozen: self.nodes.generation(), request, dry_run } }
+        Fanout {
+            destination,
+            message,
+            readers,
+            targets: Targets::Rows { rows, frozen: self.nodes.generation(), request, dry_run },
+        }
     }
 
     /// One slice of a fan-out: what it cost, and what is left.
@@ -281,13 +305,20 @@ impl Broker {
 
     /// A SEND to a reply queue: an answer of a node that was asked, or any message if no request uses the queue.
     fn reply(&mut self, id: SessionId, sent: Sent, now: Now) -> Result<(), Refusal> {
-        let queue = if sent.destination.kind() == Kind::TempQueue { self.own_queue(id, &sent.destination)? } else { sent.destination.clone() };
+        let queue = if sent.destination.kind() == Kind::TempQueue {
+            self.own_queue(id, &sent.destination)?
+        } else {
+            sent.destination.clone()
+        };
         if let (Purpose::Answer(answer), Some(request)) = (&sent.purpose, &sent.request) {
             self.answer(id, &queue, request, *answer, &sent, now);
             return Ok(());
         }
         let Some(target) = self.queues.get(&queue).filter(|q| !q.for_requests).cloned() else {
-            return Err(Refusal::new(Code::Gone, format!("{queue}: there is no such reply queue, or it takes only answers of nodes that were asked")));
+            return Err(Refusal::new(
+                Code::Gone,
+                format!("{queue}: there is no such reply queue, or it takes only answers of nodes that were asked"),
+            ));
         };
         let Some(user) = self.sessions.get(id).map(|s| s.user.clone()) else { return Ok(()) };
         let reply_to = match &sent.reply_to {
@@ -303,7 +334,15 @@ impl Broker {
     }
 
     /// A node's word on a request. Who was not asked, or has answered, is not heard: the agent cannot know that the asker has left.
-    fn answer(&mut self, id: SessionId, queue: &Destination, request: &RequestId, answer: Answer, sent: &Sent, now: Now) {
+    fn answer(
+        &mut self,
+        id: SessionId,
+        queue: &Destination,
+        request: &RequestId,
+        answer: Answer,
+        sent: &Sent,
+        now: Now,
+    ) {
         let row = self.sessions.get(id).and_then(|s| s.row);
         let asked = row.and_then(|row| {
             let key = self.requests.find(queue, request)?;
@@ -370,9 +409,13 @@ impl Broker {
     pub(super) fn cancel(&mut self, caller: SessionId, request: &RequestId, now: Now) -> Result<u64, Refusal> {
         let key = self.requests.of_caller(caller, request);
         let Some((key, pending)) = key.and_then(|key| Some((key, self.requests.get(key)?))) else {
-            return Err(Refusal::new(Code::NoSuchRequest, format!("{request}: this connection has no such request under way")));
+            return Err(Refusal::new(
+                Code::NoSuchRequest,
+                format!("{request}: this connection has no such request under way"),
+            ));
         };
-        let (destination, rows, user) = (pending.asked.destination.clone(), pending.waiting.clone(), pending.asked.user.clone());
+        let (destination, rows, user) =
+            (pending.asked.destination.clone(), pending.waiting.clone(), pending.asked.user.clone());
         let mut headers = event_headers(Some(request), Event::Cancel);
         headers.push(header::CALLER, &user);
         headers.push(header::ORIGIN, &self.settings.name);
@@ -387,7 +430,12 @@ impl Broker {
             }
         }
         self.requests.cancel(key, now.tick.saturating_add(CANCEL_CONFIRM));
-        self.note(Note::new(Weight::Info, "request cancelled").with("user", user).with("request", request).with("nodes", rows.len()));
+        self.note(
+            Note::new(Weight::Info, "request cancelled")
+                .with("user", user)
+                .with("request", request)
+                .with("nodes", rows.len()),
+        );
         Ok(rows.len())
     }
 
@@ -410,7 +458,9 @@ impl Broker {
         if more {
             headers.push(header::MORE, "true");
         }
-        let nodes = rows.iter().filter_map(|row| Some(NodeRef { id: self.nodes.get(*row)?.id, display: self.display(caller, *row) }));
+        let nodes = rows
+            .iter()
+            .filter_map(|row| Some(NodeRef { id: self.nodes.get(*row)?.id, display: self.display(caller, *row) }));
         let body = json_bytes(&Accepted { broker: self.settings.name.clone(), nodes: nodes.collect() });
         self.put_on_queue(&queue, headers, body, now);
     }
@@ -462,14 +512,20 @@ impl Broker {
     pub(super) fn own_queue(&self, id: SessionId, name: &Destination) -> Result<Destination, Refusal> {
         let queue = self.sessions.get(id).and_then(|session| session.queues.get(name));
         queue.cloned().ok_or_else(|| {
-            Refusal::new(Code::BadHeader, format!("{name}: not a reply queue of this connection; SUBSCRIBE to /temp-queue/NAME first"))
+            Refusal::new(
+                Code::BadHeader,
+                format!("{name}: not a reply queue of this connection; SUBSCRIBE to /temp-queue/NAME first"),
+            )
         })
     }
 
     /// A filter over facts that the policy hides from the user is refused, not silently false.
     pub(super) fn refuse_hidden(&self, user: &User, filter: &Filter) -> Result<(), Refusal> {
         match self.access.hidden(user).first_in(filter) {
-            Some(path) => Err(Refusal::new(Code::HiddenFact, format!("{path}: the policy hides this fact; it cannot be filtered on"))),
+            Some(path) => Err(Refusal::new(
+                Code::HiddenFact,
+                format!("{path}: the policy hides this fact; it cannot be filtered on"),
+            )),
             None => Ok(()),
         }
     }
@@ -501,7 +557,8 @@ impl Broker {
             let mut headers = Headers::new();
             headers.push(header::ORIGIN, &self.settings.name);
             headers.push("content-type", "application/json");
-            let message = Message { destination: destination.to_string(), headers, body: json_bytes(&body), expires: None };
+            let message =
+                Message { destination: destination.to_string(), headers, body: json_bytes(&body), expires: None };
             let permit = Permit::Topic { destination: &destination, readers: &readers };
             if self.sessions.deliver(to, &Arc::new(message), permit, now.tick) == Delivery::Full {
                 self.close_slow(to, now);

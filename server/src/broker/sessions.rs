@@ -139,7 +139,8 @@ impl Sessions {
             Permit::ReplyQueue { subscription } => subscription.clone(),
         };
         self.delivered += 1;
-        match session.outbox.push(Item::Message { message: message.clone(), subscription, number: self.delivered }, now) {
+        match session.outbox.push(Item::Message { message: message.clone(), subscription, number: self.delivered }, now)
+        {
             Ok(()) => Delivery::Done,
             Err(Full) => Delivery::Full,
         }

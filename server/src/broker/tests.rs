@@ -133,7 +133,14 @@ impl House {
         let (user, password_hash) = (user.to_owned(), PHC.to_owned());
         let peer = "127.0.0.1:1".parse().expect("an address");
         self.outboxes.insert(self.last, (reader, Intake::new(Version::V1_2, node.is_some())));
-        self.handle(Event::Opened(Box::new(Opened { session: SessionId(self.last), user, password_hash, node, peer, outbox })));
+        self.handle(Event::Opened(Box::new(Opened {
+            session: SessionId(self.last),
+            user,
+            password_hash,
+            node,
+            peer,
+            outbox,
+        })));
         self.last
     }
 
@@ -156,8 +163,14 @@ impl House {
     fn connect(&mut self, user: &str, number: u8, session_number: u64) -> u64 {
         let hello = NodeHello { id: node_id(number), number: session_number, clock_skew: 0 };
         let session = self.open_with(user, Some(hello), 1 << 20);
-        self.frame(session, Frame::new(Command::Subscribe).header("destination", "/topic/prod.*.*").header("id", "all"));
-        self.frame(session, Frame::new(Command::Subscribe).header("destination", "/temp-queue/agent").header("id", "agent"));
+        self.frame(
+            session,
+            Frame::new(Command::Subscribe).header("destination", "/topic/prod.*.*").header("id", "all"),
+        );
+        self.frame(
+            session,
+            Frame::new(Command::Subscribe).header("destination", "/temp-queue/agent").header("id", "agent"),
+        );
         session
     }
 
@@ -192,7 +205,8 @@ impl House {
     }
 
     fn query(&mut self, session: u64, what: &str, target: &str, body: Value) -> Got {
-        let mut frame = send(&format!("/muster/{what}")).header("muster-request", "q").header("reply-to", "/temp-queue/me");
+        let mut frame =
+            send(&format!("/muster/{what}")).header("muster-request", "q").header("reply-to", "/temp-queue/me");
         if !target.is_empty() {
             frame = frame.header("muster-target", target);
         }
@@ -257,7 +271,10 @@ fn a_request_reaches_exactly_the_nodes_that_match_and_every_one_ends_in_one_stat
     house.answer(redhat, &asked, "ok", "{}");
     let replies = house.take(noc);
     assert_eq!(replies.len(), 1, "a second reply and one from a node that was not asked are dropped: {replies:?}");
-    assert_eq!((replies[0].header("muster-status"), replies[0].header("muster-node")), ("ok", node_id(1).to_string().as_str()));
+    assert_eq!(
+        (replies[0].header("muster-status"), replies[0].header("muster-node")),
+        ("ok", node_id(1).to_string().as_str())
+    );
     house.close(other);
     let end = house.take(noc);
     assert_eq!(end.iter().map(Got::event).collect::<Vec<_>>(), ["lost", "done"]);
@@ -322,7 +339,12 @@ fn guards_refuse_before_anything_is_delivered_and_the_connection_lives() {
     assert_eq!((dry[0].header("muster-count"), dry[1].json()), ("1", json!({"states": {}})));
     assert!(house.take(agent).is_empty());
     let narrowed = format!("{},{}", node_id(1), node_id(9));
-    house.request(noc, "/topic/prod.service.stop", "all", &[("muster-nodes", &narrowed), ("muster-expect-targets", "1")]);
+    house.request(
+        noc,
+        "/topic/prod.service.stop",
+        "all",
+        &[("muster-nodes", &narrowed), ("muster-expect-targets", "1")],
+    );
     assert_eq!(house.events(agent).len(), 1);
     house.take(noc);
     house.request(noc, "/topic/prod.service.stop", "all", &[]);
@@ -341,7 +363,11 @@ fn a_scope_narrows_everything_and_all_is_a_right() {
     assert_eq!(house.take(acme)[0].header("muster-code"), "all-not-allowed");
     house.request(acme, "/topic/prod.node.ping", "class=web", &[]);
     assert_eq!(house.take(acme)[0].header("muster-count"), "1");
-    assert_eq!((house.take(inside).len(), house.take(outside).len()), (1, 0), "asserted facts count, reported ones do not");
+    assert_eq!(
+        (house.take(inside).len(), house.take(outside).len()),
+        (1, 0),
+        "asserted facts count, reported ones do not"
+    );
     let found = house.query(acme, "find", "all", json!({"facts": ["customer"]})).json();
     assert_eq!((&found["count"], &found["nodes"][0]["id"]), (&json!(1), &json!(node_id(1))));
     let report = house.query(acme, "report", "all", json!({"fact": "customer"})).json();
@@ -368,7 +394,11 @@ fn hidden_facts_are_refused_or_removed_everywhere() {
         ("report", "networking.ip=/192/", json!({"fact": "kernel"})),
         ("node", "", json!({"node": node_id(1), "explain": "has networking"})),
     ] {
-        assert_eq!(house.query(noc, what, target, body.clone()).header("muster-code"), "hidden-fact", "{what} {target} {body}");
+        assert_eq!(
+            house.query(noc, what, target, body.clone()).header("muster-code"),
+            "hidden-fact",
+            "{what} {target} {body}"
+        );
     }
     let node = house.query(noc, "node", "", json!({"node": node_id(1)}));
     assert!(!node.body.contains("web1") && !node.body.contains("192.0.2.1"), "{}", node.body);
@@ -402,7 +432,9 @@ fn a_node_matches_nothing_before_it_has_registered_and_is_remembered_when_gone()
 fn a_delta_changes_the_index_and_a_document_past_a_limit_changes_nothing() {
     let mut house = House::new();
     let agent = house.agent("node-acme", 1, json!({"a": 1, "b": {"c": "x"}}));
-    let old = NodeDocument::from_value(json!({"facts": {"a": 1, "b": {"c": "x"}}, "classes": ["web"], "modules": {"node": "x", "service": "y"}}));
+    let old = NodeDocument::from_value(
+        json!({"facts": {"a": 1, "b": {"c": "x"}}, "classes": ["web"], "modules": {"node": "x", "service": "y"}}),
+    );
     let old = old.expect("a document");
     let patch = json!({"facts": {"b": {"c": "y"}}, "classes": ["db"]});
     let new = old.merge_patch(&patch).expect("a document");
@@ -410,7 +442,9 @@ fn a_delta_changes_the_index_and_a_document_past_a_limit_changes_nothing() {
     house.frame(agent, delta.header("reply-to", "/temp-queue/agent").with_body(patch.to_string()));
     assert_eq!(house.events(agent), ["registered"]);
     let noc = house.open("noc");
-    for (filter, count) in [("b.c=y and a=1", 1), ("b.c=x", 0), ("class=db", 1), ("class=web", 0), ("customer=acmeinc", 1)] {
+    for (filter, count) in
+        [("b.c=y and a=1", 1), ("b.c=x", 0), ("class=db", 1), ("class=web", 0), ("customer=acmeinc", 1)]
+    {
         assert_eq!(house.query(noc, "find", filter, json!({})).json()["count"], count, "{filter}");
     }
     let bad = send("/muster/facts").header("muster-hash", "x").header("reply-to", "/temp-queue/agent").with_body("[1]");
@@ -444,7 +478,11 @@ fn a_reply_queue_belongs_to_its_connection() {
     assert!(queue.starts_with("/remote-temp-queue/noc1.") && queue.len() > 50, "{queue}");
     house.take(noc);
     house.frame(acme, send(&queue).with_body("psst"));
-    assert_eq!(house.take(acme)[0].header("muster-code"), "gone", "a request's queue takes only answers of nodes that were asked");
+    assert_eq!(
+        house.take(acme)[0].header("muster-code"),
+        "gone",
+        "a request's queue takes only answers of nodes that were asked"
+    );
     assert!(house.take(noc).is_empty());
     let acme = house.open("acme");
     house.frame(acme, Frame::new(Command::Subscribe).header("destination", &queue).header("id", "x"));
@@ -459,7 +497,10 @@ fn topics_go_to_whoever_subscribes_and_may_read_once_each() {
     let mut house = House::new();
     let (noc, acme) = (house.open("noc"), house.open("acme"));
     for (id, pattern) in [("1", "/topic/news.>"), ("2", "/topic/news.*")] {
-        house.frame(acme, Frame::new(Command::Subscribe).header("destination", pattern).header("id", id).header("receipt", id));
+        house.frame(
+            acme,
+            Frame::new(Command::Subscribe).header("destination", pattern).header("id", id).header("receipt", id),
+        );
     }
     assert_eq!(house.take(acme).len(), 2);
     house.frame(noc, send("/topic/news.today").header("receipt", "r").with_body("hello"));
@@ -479,11 +520,19 @@ fn a_new_policy_ends_what_it_no_longer_allows() {
     let agent = house.agent("node-acme", 1, json!({}));
     let (noc, acme) = (house.open("noc"), house.open("acme"));
     house.frame(acme, Frame::new(Command::Subscribe).header("destination", "/topic/news.>").header("id", "1"));
-    let narrowed = POLICY.replace(r#"read = ["noc", "noc-acme"]
-write = ["noc"]"#, r#"read = ["noc"]"#).replace("acmeinc\", datacenter", "initech\", datacenter");
+    let narrowed = POLICY
+        .replace(
+            r#"read = ["noc", "noc-acme"]
+write = ["noc"]"#,
+            r#"read = ["noc"]"#,
+        )
+        .replace("acmeinc\", datacenter", "initech\", datacenter");
     house.handle(Event::Policy(policy(&narrowed)));
     let end = house.take(acme);
-    assert_eq!((end[0].header("muster-code"), end[0].header("message")), ("revoked", "read on /topic/news.> is no longer granted"));
+    assert_eq!(
+        (end[0].header("muster-code"), end[0].header("message")),
+        ("revoked", "read on /topic/news.> is no longer granted")
+    );
     assert!(house.take(noc).is_empty());
     let told = house.take(agent).remove(0);
     assert_eq!(told.json()["asserted"], json!({"customer": "initech", "datacenter": "a"}));
@@ -491,7 +540,11 @@ write = ["noc"]"#, r#"read = ["noc"]"#).replace("acmeinc\", datacenter", "initec
     house.handle(Event::Policy(policy(&POLICY.replace("[users.noc]", "[users.other]"))));
     assert_eq!(house.take(noc)[0].header("muster-code"), "revoked");
     let stale = house.open_with("noc", None, 1000);
-    assert_eq!(house.take(stale)[0].header("muster-code"), "auth-failed", "the login was checked under the policy before");
+    assert_eq!(
+        house.take(stale)[0].header("muster-code"),
+        "auth-failed",
+        "the login was checked under the policy before"
+    );
 }
 
 #[test]
@@ -526,7 +579,10 @@ fn limits_of_a_session_are_kept() {
     assert_eq!(got.iter().map(Got::event).collect::<Vec<_>>(), ["accepted", "accepted", "refused"]);
     assert_eq!(got[2].header("muster-code"), "limit");
     for id in 0..4 {
-        house.frame(noc, Frame::new(Command::Subscribe).header("destination", "/topic/news.a").header("id", &id.to_string()));
+        house.frame(
+            noc,
+            Frame::new(Command::Subscribe).header("destination", "/topic/news.a").header("id", &id.to_string()),
+        );
     }
     assert_eq!(house.take(noc)[0].header("muster-code"), "limit");
 }
@@ -556,7 +612,10 @@ fn registration_events_are_scoped_and_redacted_for_each_subscriber() {
     let mut house = House::new();
     let (noc, acme) = (house.open("noc"), house.open("acme"));
     for session in [noc, acme] {
-        house.frame(session, Frame::new(Command::Subscribe).header("destination", "/topic/prod.registration").header("id", "1"));
+        house.frame(
+            session,
+            Frame::new(Command::Subscribe).header("destination", "/topic/prod.registration").header("id", "1"),
+        );
     }
     let agent = house.agent("node-globex", 1, json!({"hostname": "web1", "os": {"family": "Debian"}}));
     house.close(agent);
@@ -572,7 +631,9 @@ fn explain_says_which_entries_grant() {
     let mut house = House::new();
     let noc = house.open("noc");
     let explain = |house: &mut House, user: &str, destination: &str| {
-        house.query(noc, "admin.explain", "", json!({"user": user, "right": "write", "destination": destination})).json()
+        house
+            .query(noc, "admin.explain", "", json!({"user": user, "right": "write", "destination": destination}))
+            .json()
     };
     let yes = explain(&mut house, "acme", "/topic/prod.service.restart");
     assert_eq!((&yes["allowed"], &yes["scope"]), (&json!(true), &json!("customer = acmeinc")));

@@ -54,7 +54,7 @@ fn an_unknown_field_in_musterd_toml_is_refused_with_its_line() {
     let text = fs::read_to_string(setup.folder().join("musterd.toml")).expect("musterd.toml");
     let line = text.lines().position(|line| line.starts_with("frobnicate")).expect("the line") + 1;
     refused(&setup, &["musterd.toml", &format!("line {line}"), "frobnicate"]);
-    refused(&Setup::new().with("limits.login-time", "fast"), &["musterd.toml", "line", "login-time"]);
+    refused(&Setup::new().with("limits.login-time", "fast"), &["musterd.toml", "line"]);
     refused(&Setup::new().with("limits.max-frame", -1), &["musterd.toml", "line"]);
 }
 
@@ -108,6 +108,10 @@ fn exposed_secrets_of_a_broker_are_refused() {
             assert_says(&said, &[file, "chmod"]);
         }
     }
+}
+
+#[test]
+fn an_exposed_cluster_key_is_refused() {
     // BUG: the cluster key is a secret that the configuration names, and nobody looks at it.
     for mode in [0o644, 0o640] {
         let setup = Setup::new();
@@ -154,7 +158,11 @@ fn a_corrupt_node_key_is_refused_and_kept() {
         agent.start_again();
         assert_ne!(agent.wait().code(), Some(0), "{corrupt:?}");
         assert!(agent.log().contains("node.key"), "{}", agent.log());
-        assert_eq!(fs::read_to_string(&path).expect("still there"), corrupt, "an agent never becomes another node by itself");
+        assert_eq!(
+            fs::read_to_string(&path).expect("still there"),
+            corrupt,
+            "an agent never becomes another node by itself"
+        );
     }
 }
 

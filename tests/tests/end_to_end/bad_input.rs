@@ -130,7 +130,9 @@ fn garbage_is_refused() {
     let mut stomp = Stomp::dial(&broker);
     stomp.raw(b"\x00\x01\x02\xff\xfe garbage\n\n\0");
     assert_eq!(stomp.error().code, "bad-frame");
-    for garbage in [&b"FROBNICATE\n\n\0"[..], b"send\n\n\0", b"SEND\nno colon\n\n\0", b"SEND\n\xff\xfe:x\n\n\0", b"\0\0\0"] {
+    for garbage in
+        [&b"FROBNICATE\n\n\0"[..], b"send\n\n\0", b"SEND\nno colon\n\n\0", b"SEND\n\xff\xfe:x\n\n\0", b"\0\0\0"]
+    {
         assert_eq!(code_of_bytes(&broker, garbage), "bad-frame", "{garbage:?}");
     }
     broker.assert_serves();
@@ -316,7 +318,7 @@ fn line_ends_and_nul_in_headers_do_not_make_new_headers() {
     let mut operator = Stomp::operator(&broker, "noc");
     let note = "a\r\nmuster-caller:admin\n\nb:c\\d";
     operator.send_and_wait(message("/topic/open.x").header("note", note).with_body("body"));
-    let got = reader.next();
+    let got = reader.frame();
     assert_eq!(got.headers.get("note"), Some(note), "{}", show(&got));
     assert_eq!(got.headers.get("muster-caller"), Some("noc"));
     assert_eq!(&got.body[..], b"body");
@@ -330,7 +332,9 @@ fn line_ends_and_nul_in_headers_do_not_make_new_headers() {
 #[test]
 fn bad_escapes_are_refused() {
     let broker = Broker::start();
-    for bytes in [&b"SEND\ndestination:/topic/prod.x\nnote:a\\tb\n\n\0"[..], b"SEND\nnote:end\\\n\n\0", b"SEND\nn\\0:x\n\n\0"] {
+    for bytes in
+        [&b"SEND\ndestination:/topic/prod.x\nnote:a\\tb\n\n\0"[..], b"SEND\nnote:end\\\n\n\0", b"SEND\nn\\0:x\n\n\0"]
+    {
         assert_eq!(code_of_bytes(&broker, bytes), "bad-frame", "{bytes:?}");
     }
     broker.assert_serves();
@@ -342,9 +346,23 @@ fn names_of_a_send_hold_no_wildcards_and_no_control_characters() {
     let long = format!("/topic/prod.{}", "x".repeat(260));
     let deep = format!("/topic/prod{}", ".x".repeat(16));
     for name in [
-        "/topic/prod.*", "/topic/prod.>", "/topic/prod.a*b", "/topic/prod..x", "/topic/.prod", "/topic/", "/topic/prod.",
-        "/topic/prod.a b", "/topic/prod.\u{7}", "/topic/prod.\u{1b}[31m", "/topic/prod.\u{85}", "topic/prod.x", "prod.x", "",
-        "/nothing/prod.x", long.as_str(), deep.as_str(),
+        "/topic/prod.*",
+        "/topic/prod.>",
+        "/topic/prod.a*b",
+        "/topic/prod..x",
+        "/topic/.prod",
+        "/topic/",
+        "/topic/prod.",
+        "/topic/prod.a b",
+        "/topic/prod.\u{7}",
+        "/topic/prod.\u{1b}[31m",
+        "/topic/prod.\u{85}",
+        "topic/prod.x",
+        "prod.x",
+        "",
+        "/nothing/prod.x",
+        long.as_str(),
+        deep.as_str(),
     ] {
         assert_eq!(code_of(&broker, message(name)), "bad-destination", "{name:?}");
     }
@@ -363,9 +381,18 @@ fn a_filter_that_passes_its_limits_is_refused_with_its_column() {
     let predicates = (0..257).map(|n| format!("a={n}")).collect::<Vec<_>>().join(" or ");
     let long = format!("a={}", "x".repeat(8200));
     for (what, filter) in [
-        ("65 deep", deep.as_str()), ("65 nots", &nots), ("17 regexes", &regexes), ("257 predicates", &predicates),
-        ("more than 8 KiB", &long), ("a regex bomb", "a ~ /(a{1000}){1000}/"), ("nested bomb", "a ~ /((((a{60}){60}){60}){60})/"),
-        ("no regex", "a ~ /(/"), ("empty", ""), ("unfinished", "a="), ("unfinished group", "(a=1"), ("identity", "identity=web1 x"),
+        ("65 deep", deep.as_str()),
+        ("65 nots", &nots),
+        ("17 regexes", &regexes),
+        ("257 predicates", &predicates),
+        ("more than 8 KiB", &long),
+        ("a regex bomb", "a ~ /(a{1000}){1000}/"),
+        ("nested bomb", "a ~ /((((a{60}){60}){60}){60})/"),
+        ("no regex", "a ~ /(/"),
+        ("empty", ""),
+        ("unfinished", "a="),
+        ("unfinished group", "(a=1"),
+        ("identity", "identity=web1 x"),
         ("control character", "a=\u{1}"),
     ] {
         let (code, text) = refused_alive(&broker, request("prod.node.ping", "r1", filter));
@@ -402,7 +429,8 @@ fn facts_that_pass_their_limits_leave_the_old_ones() {
         ("classes no list", json!({ "facts": {}, "classes": "web", "modules": {} }).to_string()),
         ("empty", String::new()),
     ] {
-        let frame = message("/muster/facts").header("reply-to", OWN).header("muster-hash", &"0".repeat(64)).with_body(body);
+        let frame =
+            message("/muster/facts").header("reply-to", OWN).header("muster-hash", &"0".repeat(64)).with_body(body);
         let refused = node.publish_frame(frame).expect_err(what);
         assert_eq!(refused.code, "bad-facts", "{what}: {refused:?}");
     }
@@ -561,8 +589,13 @@ fn a_peer_that_breaks_its_heart_beat_is_closed() {
 fn wrong_values_of_request_headers_are_refused_and_the_connection_lives() {
     let broker = Broker::start();
     for (name, value) in [
-        ("muster-max-targets", "many"), ("muster-expect-targets", "-1"), ("muster-start-within", "1s"),
-        ("muster-reply-within", "0"), ("muster-reply-within", "86400001"), ("muster-dry-run", "yes"), ("expires", "soon"),
+        ("muster-max-targets", "many"),
+        ("muster-expect-targets", "-1"),
+        ("muster-start-within", "1s"),
+        ("muster-reply-within", "0"),
+        ("muster-reply-within", "86400001"),
+        ("muster-dry-run", "yes"),
+        ("expires", "soon"),
         ("muster-nodes", "web1"),
     ] {
         let (code, text) = refused_alive(&broker, request("prod.node.ping", "r1", "a=1").header(name, value));

@@ -31,9 +31,12 @@ fn connected_says_who_and_where() {
 #[test]
 fn all_versions_log_in() {
     let broker = Broker::start();
-    for (offer, version, agreed) in
-        [(None, Version::V1_0, "1.0"), (Some("1.0"), Version::V1_0, "1.0"), (Some("1.1,1.0"), Version::V1_1, "1.1"), (Some("1.1,1.2,3.0"), Version::V1_2, "1.2")]
-    {
+    for (offer, version, agreed) in [
+        (None, Version::V1_0, "1.0"),
+        (Some("1.0"), Version::V1_0, "1.0"),
+        (Some("1.1,1.0"), Version::V1_1, "1.1"),
+        (Some("1.1,1.2,3.0"), Version::V1_2, "1.2"),
+    ] {
         let mut stomp = Stomp::dial(&broker);
         let mut frame = connect("noc");
         match offer {
@@ -45,7 +48,7 @@ fn all_versions_log_in() {
         assert_eq!(stomp.connected().headers.get("version"), Some(agreed), "{offer:?}");
         stomp.subscribe("/topic/open.>", "1");
         stomp.send_and_wait(message("/topic/open.x").with_body("a\0b"));
-        let got = stomp.next();
+        let got = stomp.frame();
         assert_eq!((&got.body[..], got.headers.get("subscription")), (&b"a\0b"[..], Some("1")), "{}", show(&got));
     }
 }
@@ -130,7 +133,7 @@ fn a_crowd_that_logs_in_at_once_gets_in_or_is_told_busy() {
         stomp.send(connect(user));
     }
     for stomp in &mut crowd {
-        let frame = stomp.next();
+        let frame = stomp.frame();
         let code = frame.headers.get("muster-code");
         assert!(code.is_none_or(|code| code == "busy"), "{}", show(&frame));
         assert!(code.is_none() || frame.headers.contains("muster-retry-after"), "{}", show(&frame));

@@ -12,9 +12,11 @@ const NEWCOMER: &str = "\n[users.newcomer]\nkind = \"operator\"\npassword = \"{p
 /// A broker with a node of each customer: acmeinc is number 1, beta is number 2.
 fn two_customers() -> (Broker, Node, Node) {
     let broker = Broker::start();
-    let facts = json!({ "os": { "family": "Debian" }, "hostname": "web1.acme.example", "network": { "ip": "192.0.2.1" } });
+    let facts =
+        json!({ "os": { "family": "Debian" }, "hostname": "web1.acme.example", "network": { "ip": "192.0.2.1" } });
     let acme = Node::register(&broker, "node-acme", 1, facts);
-    let facts = json!({ "os": { "family": "RedHat" }, "hostname": "db1.beta.example", "network": { "ip": "192.0.2.2" } });
+    let facts =
+        json!({ "os": { "family": "RedHat" }, "hostname": "db1.beta.example", "network": { "ip": "192.0.2.2" } });
     let beta = Node::register(&broker, "node-beta", 2, facts);
     (broker, acme, beta)
 }
@@ -42,7 +44,10 @@ fn a_reload_by_sighup_lets_a_new_user_in() {
 
 #[test]
 fn a_removed_disabled_or_changed_user_is_out_at_once() {
-    let other_password = with("[users.viewer]\nkind = \"operator\"\npassword = \"{phc}\"", "[users.viewer]\nkind = \"operator\"\npassword = \"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXoxMjM0NTY\"");
+    let other_password = with(
+        "[users.viewer]\nkind = \"operator\"\npassword = \"{phc}\"",
+        "[users.viewer]\nkind = \"operator\"\npassword = \"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXoxMjM0NTY\"",
+    );
     for (what, policy) in [
         ("removed", without_user("viewer")),
         ("disabled", with("[users.viewer]\n", "[users.viewer]\ndisabled = true\n")),
@@ -76,7 +81,10 @@ fn a_narrowed_subscription_is_closed() {
     viewer.subscribe("/topic/open.>", "1");
     let mut stays = Stomp::login(&broker, "viewer");
     stays.subscribe("/topic/prod.registration", "1");
-    broker.reload(&with("read = [\"noc\", \"viewers\"]\nwrite = [\"noc\", \"viewers\", \"noc-acme\"]", "read = [\"noc\"]\nwrite = [\"noc\", \"viewers\", \"noc-acme\"]"));
+    broker.reload(&with(
+        "read = [\"noc\", \"viewers\"]\nwrite = [\"noc\", \"viewers\", \"noc-acme\"]",
+        "read = [\"noc\"]\nwrite = [\"noc\", \"viewers\", \"noc-acme\"]",
+    ));
     assert_eq!(viewer.error().code, "revoked");
     stays.assert_quiet();
 }
@@ -116,7 +124,8 @@ fn a_bad_policy_keeps_the_last_good_one_and_names_its_line() {
 fn asserted_facts_that_change_hold_at_once_and_the_agent_hears_of_them() {
     let (broker, mut acme, _beta) = two_customers();
     broker.reload(&with("facts = { customer = \"acmeinc\"", "facts = { customer = \"newcorp\""));
-    let told = acme.stomp.wait_for("the new asserted facts", |frame| frame.headers.get("muster-event") == Some("registered"));
+    let told =
+        acme.stomp.wait_for("the new asserted facts", |frame| frame.headers.get("muster-event") == Some("registered"));
     assert_eq!(muster_tests::stomp::json(&told)["asserted"]["customer"], "newcorp");
     let mut operator = Stomp::operator(&broker, "noc");
     assert_eq!(operator.find("customer=newcorp"), [acme.id]);
@@ -130,7 +139,7 @@ fn a_scoped_operator_finds_only_its_nodes() {
     let (broker, acme, beta) = two_customers();
     let mut scoped = Stomp::operator(&broker, "acme");
     for target in ["all", "not os.family=Suse", "customer=beta or customer=acmeinc", "has os.family"] {
-        assert_eq!(scoped.find(target), [acme.id.clone()], "{target}");
+        assert_eq!(scoped.find(target), std::slice::from_ref(&acme.id), "{target}");
     }
     for target in ["customer=beta", "os.family=RedHat", "not customer=acmeinc"] {
         assert!(scoped.find(target).is_empty(), "{target}");
@@ -138,27 +147,42 @@ fn a_scoped_operator_finds_only_its_nodes() {
     let report = scoped.ask("/muster/report", Some("all"), &json!({ "fact": "os.family" })).expect("a report");
     assert_eq!(report["values"], json!([{ "value": "Debian", "count": 1 }]), "{report}");
     assert_eq!((&report["count"], &report["missing"]), (&json!(1), &json!(0)));
-    assert_eq!(scoped.ask("/muster/node", None, &json!({ "node": acme.id })).expect("its own node")["id"], json!(acme.id));
+    assert_eq!(
+        scoped.ask("/muster/node", None, &json!({ "node": acme.id })).expect("its own node")["id"],
+        json!(acme.id)
+    );
     let foreign = scoped.ask("/muster/node", None, &json!({ "node": beta.id })).expect_err("not its node");
-    let unknown = scoped.ask("/muster/node", None, &json!({ "node": muster_tests::node::id(99) })).expect_err("no node");
+    let unknown =
+        scoped.ask("/muster/node", None, &json!({ "node": muster_tests::node::id(99) })).expect_err("no node");
     assert_eq!(foreign.code, "no-such-node");
-    assert_eq!(foreign.text.replace(&beta.id, "ID"), unknown.text.replace(&muster_tests::node::id(99), "ID"), "told apart");
+    assert_eq!(
+        foreign.text.replace(&beta.id, "ID"),
+        unknown.text.replace(&muster_tests::node::id(99), "ID"),
+        "told apart"
+    );
 }
 
 #[test]
-fn a_scoped_operator_does_not_learn_of_gone_or_registering_nodes_of_others() {
-    let (broker, acme, beta) = two_customers();
-    let _registering = Node::connect(&broker, "node-beta", 3);
+fn a_scoped_operator_does_not_learn_of_gone_nodes_of_others() {
+    let (broker, _acme, beta) = two_customers();
     beta.stomp.cut();
     until("beta's node is gone", || (broker.count("gone") == 1).then_some(()));
     let mut scoped = Stomp::operator(&broker, "acme");
     let answer = scoped.ask("/muster/find", Some("all"), &json!({})).expect("an answer");
     assert_eq!((&answer["count"], answer["gone"].as_array().map_or(0, Vec::len)), (&json!(1), 0), "{answer}");
-    // BUG: `registering` counts every node that registers, inside the scope or not; a scoped operator learns of others' nodes.
-    assert_eq!(answer["registering"], 0, "{answer}");
     let refused = scoped.ask("/muster/node", None, &json!({ "node": beta.id })).expect_err("not its node");
     assert_eq!(refused.code, "no-such-node");
-    drop(acme);
+}
+
+#[test]
+fn a_scoped_operator_does_not_learn_of_registering_nodes_of_others() {
+    let broker = Broker::start();
+    let _registering = Node::connect(&broker, "node-beta", 3);
+    let mut scoped = Stomp::operator(&broker, "acme");
+    let answer = scoped.ask("/muster/find", Some("all"), &json!({})).expect("an answer");
+    // BUG: `registering` counts every node that registers. What the policy asserts of beta's node is known at its login: it is
+    // outside the scope whatever its document will say.
+    assert_eq!(answer["registering"], 0, "{answer}");
 }
 
 #[test]
@@ -209,11 +233,23 @@ fn what_the_acl_does_not_grant_is_refused() {
     viewer.send(request("prod.service.restart", "r2", "customer=acmeinc"));
     assert_eq!(viewer.refused().code, "denied");
     acme.stomp.assert_quiet();
-    let refused = viewer.ask("/muster/admin.explain", None, &json!({ "user": "noc", "right": "write", "destination": "/topic/prod.a" }));
+    let refused = viewer.ask(
+        "/muster/admin.explain",
+        None,
+        &json!({ "user": "noc", "right": "write", "destination": "/topic/prod.a" }),
+    );
     assert_eq!(refused.expect_err("not an admin").code, "denied");
     viewer.send(message("/topic/prod.news"));
     assert_eq!(viewer.error().code, "denied");
-    for destination in ["/topic/prod.>", "/topic/>", "/topic/prod.*.*", "/topic/opening", "/topic/*.x", "/muster/find", "/remote-temp-queue/noc1.0"] {
+    for destination in [
+        "/topic/prod.>",
+        "/topic/>",
+        "/topic/prod.*.*",
+        "/topic/opening",
+        "/topic/*.x",
+        "/muster/find",
+        "/remote-temp-queue/noc1.0",
+    ] {
         let mut viewer = Stomp::login(&broker, "viewer");
         viewer.send(subscription(destination, "1"));
         assert_eq!(viewer.error().code, "denied", "{destination}");
@@ -232,7 +268,7 @@ fn delivery_checks_the_acl_again() {
     viewer.subscribe("/topic/open.>", "1");
     let mut operator = Stomp::operator(&broker, "noc");
     operator.send_and_wait(message("/topic/open.a").with_body("1"));
-    assert_eq!(&viewer.next().body[..], b"1");
+    assert_eq!(&viewer.frame().body[..], b"1");
     // mcollective is not granted to viewers, whatever they subscribe to.
     operator.send_and_wait(message("/topic/mcollective.a").with_body("2"));
     viewer.assert_quiet();
@@ -245,23 +281,51 @@ fn an_untargeted_collective_addresses_everybody() {
     node.stomp.subscribe("/topic/mcollective.>", "m");
     let mut operator = Stomp::operator(&broker, "noc");
     operator.send_and_wait(message("/topic/mcollective.service.command").header("reply-to", REPLIES).with_body("ping"));
-    let got = node.stomp.next();
+    let got = node.stomp.frame();
     assert_eq!(&got.body[..], b"ping");
     let queue = got.headers.get("reply-to").expect("a reply queue").to_owned();
     node.stomp.send_and_wait(message(&queue).with_body("pong"));
-    assert_eq!(&operator.next().body[..], b"pong");
+    assert_eq!(&operator.frame().body[..], b"pong");
+}
+
+#[test]
+fn only_who_received_a_message_may_answer_it() {
+    let broker = Broker::start();
+    let mut node = Node::register(&broker, "node-acme", 1, json!({ "a": 1 }));
+    node.stomp.subscribe("/topic/mcollective.>", "m");
+    let mut operator = Stomp::operator(&broker, "noc");
+    operator.send_and_wait(message("/topic/mcollective.service.command").header("reply-to", REPLIES).with_body("ping"));
+    let queue = node.stomp.frame().headers.get("reply-to").expect("a reply queue").to_owned();
+    // Somebody who has the name from elsewhere, and never got the message.
+    for user in ["viewer", "peek"] {
+        let mut other = Stomp::login(&broker, user);
+        other.send(message(&queue).with_body("forged"));
+        assert_eq!(other.error().code, "gone", "{user}");
+    }
+    operator.assert_quiet();
+    // Nor one that may no longer receive it.
+    broker.reload(&with("read = [\"noc\", \"agents\"]", "read = [\"noc\"]"));
+    assert_eq!(node.stomp.error().code, "revoked");
 }
 
 #[test]
 fn hidden_facts_are_refused_and_redacted() {
     let (broker, acme, _beta) = two_customers();
     let mut operator = Stomp::operator(&broker, "noc");
-    for target in ["hostname=web1.acme.example", "hostname ~ web", "has hostname", "not network.ip=1", "network.ip ~ 192", "os.family=Debian or has network"] {
+    for target in [
+        "hostname=web1.acme.example",
+        "hostname ~ web",
+        "has hostname",
+        "not network.ip=1",
+        "network.ip ~ 192",
+        "os.family=Debian or has network",
+    ] {
         let refused = operator.ask("/muster/find", Some(target), &json!({})).expect_err(target);
         assert_eq!(refused.code, "hidden-fact", "{target}: {refused:?}");
         operator.send(request("prod.node.ping", "r1", target));
         assert_eq!(operator.refused().code, "hidden-fact", "{target}");
-        let refused = operator.ask("/muster/node", None, &json!({ "node": acme.id, "explain": target })).expect_err(target);
+        let refused =
+            operator.ask("/muster/node", None, &json!({ "node": acme.id, "explain": target })).expect_err(target);
         assert_eq!(refused.code, "hidden-fact", "explain {target}");
     }
     for fact in ["hostname", "network.ip", "network"] {
@@ -271,14 +335,19 @@ fn hidden_facts_are_refused_and_redacted() {
         assert_eq!(refused.code, "hidden-fact", "{fact}");
     }
     let node = operator.ask("/muster/node", None, &json!({ "node": acme.id })).expect("a node");
-    assert_eq!((&node["facts"]["os"]["family"], &node["facts"]["hostname"]), (&json!("Debian"), &Value::Null), "{node}");
+    assert_eq!(
+        (&node["facts"]["os"]["family"], &node["facts"]["hostname"]),
+        (&json!("Debian"), &Value::Null),
+        "{node}"
+    );
     assert!(!node.to_string().contains("192.0.2.1") && !node.to_string().contains("web1.acme"), "{node}");
     assert_eq!(node["display"], json!({ "os.family": "Debian", "customer": "acmeinc" }), "{node}");
-    let found = operator.ask("/muster/find", Some("all"), &json!({ "facts": ["os.family", "nothing"] })).expect("found");
+    let found =
+        operator.ask("/muster/find", Some("all"), &json!({ "facts": ["os.family", "nothing"] })).expect("found");
     assert!(!found.to_string().contains("web1.acme"), "{found}");
     // Whom the policy lets see them, sees them.
     let mut peek = Stomp::operator(&broker, "peek");
-    assert_eq!(peek.find("hostname ~ web1"), [acme.id.clone()]);
+    assert_eq!(peek.find("hostname ~ web1"), std::slice::from_ref(&acme.id));
     let node = peek.ask("/muster/node", None, &json!({ "node": acme.id })).expect("a node");
     assert_eq!(node["facts"]["hostname"], "web1.acme.example");
     assert_eq!(node["display"]["hostname"], "web1.acme.example");
@@ -310,7 +379,7 @@ fn registrations_are_told_redacted_and_scoped() {
     scoped.subscribe("/topic/prod.registration", "1");
     let acme = Node::register(&broker, "node-acme", 1, json!({ "hostname": "web1.acme.example" }));
     let beta = Node::register(&broker, "node-beta", 2, json!({ "hostname": "db1.beta.example" }));
-    let event = |stomp: &mut Stomp| muster_tests::stomp::json(&stomp.next());
+    let event = |stomp: &mut Stomp| muster_tests::stomp::json(&stomp.frame());
     for id in [&acme.id, &beta.id] {
         let seen = event(&mut all);
         assert_eq!((&seen["event"], &seen["node"]), (&json!("registered"), &json!(id)), "{seen}");
@@ -336,7 +405,11 @@ fn explain_names_the_entries_that_grant() {
     let broker = Broker::start();
     let mut operator = Stomp::operator(&broker, "noc");
     let mut explain = |user: &str, right: &str, destination: &str| {
-        operator.ask("/muster/admin.explain", None, &json!({ "user": user, "right": right, "destination": destination }))
+        operator.ask(
+            "/muster/admin.explain",
+            None,
+            &json!({ "user": user, "right": right, "destination": destination }),
+        )
     };
     let granted = explain("viewer", "write", "/topic/prod.service.status").expect("an answer");
     assert_eq!(granted["allowed"], true, "{granted}");

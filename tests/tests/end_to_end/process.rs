@@ -1,6 +1,6 @@
 //! Is the broker a good process: does it end in time, keep its secrets, and answer `ctl`?
 
-use muster_tests::policy::{POLICY, PASSWORD};
+use muster_tests::policy::{PASSWORD, POLICY};
 use muster_tests::process::{binary, run};
 use muster_tests::stomp::connect;
 use muster_tests::{Broker, Node, Setup, Stomp, broker, node, request};
@@ -46,7 +46,10 @@ fn sigterm_tells_everybody_and_ends_in_time() {
     let status = broker.wait();
     assert_eq!(status.code(), Some(0), "{}", broker.log());
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
-    assert!(files(broker.folder()).iter().all(|path| path.extension().is_none_or(|e| e != "sock")), "the socket is left behind");
+    assert!(
+        files(broker.folder()).iter().all(|path| path.extension().is_none_or(|e| e != "sock")),
+        "the socket is left behind"
+    );
 }
 
 #[test]
@@ -103,7 +106,8 @@ fn no_secret_reaches_the_log() {
     assert!(log.contains("request accepted") && log.contains("r1"), "requests are logged with their ids");
     let key = node::key(1).expose_hex();
     let hash = broker::phc().rsplit('$').next().expect("the hash").to_owned();
-    for secret in [PASSWORD, &key, &hash, "fact-secret-31", "argument-secret-32", "reply-secret-33", "wrong-secret-34"] {
+    for secret in [PASSWORD, &key, &hash, "fact-secret-31", "argument-secret-32", "reply-secret-33", "wrong-secret-34"]
+    {
         assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
     }
 }
@@ -123,7 +127,8 @@ fn what_init_makes_is_not_readable_by_others() {
         if is_password {
             secrets.push(text.trim().to_owned());
         }
-        let is_secret = is_password || text.contains("PRIVATE KEY") || text.contains("$argon2id$") || name.ends_with(".key");
+        let is_secret =
+            is_password || text.contains("PRIVATE KEY") || text.contains("$argon2id$") || name.ends_with(".key");
         if is_secret && path.is_file() {
             assert_eq!(mode(&path) & 0o077, 0, "{} can be read by others", path.display());
         }
@@ -132,9 +137,15 @@ fn what_init_makes_is_not_readable_by_others() {
     assert!(secrets.len() >= 4 && secrets.iter().all(|secret| secret.len() >= 16), "{} passwords", secrets.len());
     for secret in &secrets {
         assert!(!said.stdout.contains(secret) && !said.stderr.contains(secret), "init prints a password");
-        let others = files(&folder).into_iter().filter(|path| path.is_file() && !path.parent().is_some_and(|p| p.ends_with("passwords")));
+        let others = files(&folder)
+            .into_iter()
+            .filter(|path| path.is_file() && !path.parent().is_some_and(|p| p.ends_with("passwords")));
         for path in others {
-            assert!(!fs::read_to_string(&path).unwrap_or_default().contains(secret), "{} holds a password", path.display());
+            assert!(
+                !fs::read_to_string(&path).unwrap_or_default().contains(secret),
+                "{} holds a password",
+                path.display()
+            );
         }
     }
     // A second time nothing is overwritten.
@@ -146,6 +157,8 @@ fn what_init_makes_is_not_readable_by_others() {
 fn what_a_running_broker_makes_is_not_readable_by_others() {
     let broker = Broker::start();
     for path in files(broker.folder()) {
+        // BUG: the state directory is made with the mode of the umask, so that for a moment, between bind and chmod, others
+        // can reach the control socket in it.
         let is_socket = path.extension().is_some_and(|e| e == "sock");
         if is_socket || path.ends_with("state") {
             assert_eq!(mode(&path) & 0o077, 0, "{} is open to others: {:o}", path.display(), mode(&path));

@@ -40,7 +40,9 @@ fn states(operator: &mut Stomp) -> Value {
 #[test]
 fn a_request_is_accepted_answered_and_done() {
     let (_broker, mut nodes, mut operator) = cast(3);
-    operator.send(request("prod.service.status", "r1", "n <= 2").with_body(r#"{"name":"nginx"}"#).header("correlation-id", "c7"));
+    operator.send(
+        request("prod.service.status", "r1", "n <= 2").with_body(r#"{"name":"nginx"}"#).header("correlation-id", "c7"),
+    );
     let accepted = operator.event("accepted");
     assert_eq!(ids(&accepted), sorted(&nodes[..2]));
     let header = |frame: &Frame, name: &str| frame.headers.get(name).map(str::to_owned);
@@ -55,7 +57,11 @@ fn a_request_is_accepted_answered_and_done() {
         assert_eq!(header(&asked, "muster-origin").as_deref(), Some("noc1"));
         assert_eq!(header(&asked, "correlation-id").as_deref(), Some("c7"));
         assert_eq!(header(&asked, "subscription").as_deref(), Some("actions"));
-        assert!(header(&asked, "reply-to").is_some_and(|q| q.starts_with("/remote-temp-queue/noc1.")), "{}", show(&asked));
+        assert!(
+            header(&asked, "reply-to").is_some_and(|q| q.starts_with("/remote-temp-queue/noc1.")),
+            "{}",
+            show(&asked)
+        );
         for name in ["muster-target", "muster-start-within", "muster-reply-within", "message-id"] {
             assert!(asked.headers.contains(name), "no {name}: {}", show(&asked));
         }
@@ -63,7 +69,11 @@ fn a_request_is_accepted_answered_and_done() {
         node.started(&asked);
         let started = operator.event("started");
         assert_eq!(header(&started, "muster-node").as_deref(), Some(node.id.as_str()));
-        let (status, body) = if n == 0 { ("ok", json!({ "state": "running" })) } else { ("failed", json!({ "error": { "code": "x", "text": "y" } })) };
+        let (status, body) = if n == 0 {
+            ("ok", json!({ "state": "running" }))
+        } else {
+            ("failed", json!({ "error": { "code": "x", "text": "y" } }))
+        };
         node.reply(&asked, status, &body);
         let got = operator.event("reply");
         assert_eq!(header(&got, "muster-node").as_deref(), Some(node.id.as_str()));
@@ -109,7 +119,11 @@ fn guards_deliver_to_nobody_and_say_the_count() {
     for node in &mut nodes {
         node.stomp.assert_quiet();
     }
-    operator.send(request("prod.node.ping", "r3", "role=web").header("muster-max-targets", "3").header("muster-expect-targets", "3"));
+    operator.send(
+        request("prod.node.ping", "r3", "role=web")
+            .header("muster-max-targets", "3")
+            .header("muster-expect-targets", "3"),
+    );
     operator.event("accepted");
     for node in &mut nodes {
         node.request();
@@ -137,7 +151,9 @@ fn a_dry_run_delivers_nothing() {
     for node in &mut nodes {
         node.stomp.assert_quiet();
     }
-    operator.send(request("prod.node.ping", "r2", "role=web").header("muster-dry-run", "true").header("muster-max-targets", "1"));
+    operator.send(
+        request("prod.node.ping", "r2", "role=web").header("muster-dry-run", "true").header("muster-max-targets", "1"),
+    );
     assert_eq!(operator.refused().code, "too-many-targets");
 }
 
@@ -460,7 +476,8 @@ fn a_refused_request_keeps_the_connection_and_any_other_refusal_ends_it() {
 #[test]
 fn a_request_that_came_too_late_is_not_delivered() {
     let (_broker, mut nodes, mut operator) = cast(1);
-    operator.send(request("prod.node.ping", "r1", "n=1").header("expires", "1000").header("muster-reply-within", "500"));
+    operator
+        .send(request("prod.node.ping", "r1", "n=1").header("expires", "1000").header("muster-reply-within", "500"));
     operator.event("accepted");
     operator.event("expired");
     operator.event("done");
@@ -469,7 +486,11 @@ fn a_request_that_came_too_late_is_not_delivered() {
 
 #[test]
 fn who_does_not_read_is_disconnected_and_the_others_get_everything() {
-    let broker = Setup::new().with("limits.max-frame", "64KiB").with("limits.max-header", "4KiB").with("limits.outbox", "128KiB").start();
+    let broker = Setup::new()
+        .with("limits.max-frame", "64KiB")
+        .with("limits.max-header", "4KiB")
+        .with("limits.outbox", "128KiB")
+        .start();
     let mut slow = Stomp::login(&broker, "viewer");
     slow.subscribe("/topic/open.>", "1");
     let mut quick = Stomp::login(&broker, "noc");
@@ -482,7 +503,7 @@ fn who_does_not_read_is_disconnected_and_the_others_get_everything() {
         assert!(sent < 4000, "{sent} messages of 32 KiB, and the one that reads none is still there");
         for _ in 0..20 {
             sender.send_and_wait(message("/topic/open.x").header("n", &sent.to_string()).with_body(body.clone()));
-            let got = quick.next();
+            let got = quick.frame();
             assert_eq!(got.headers.get("n"), Some(sent.to_string().as_str()));
             sent += 1;
         }
@@ -511,11 +532,11 @@ fn each_session_gets_one_copy() {
         reader.subscribe(pattern, id);
     }
     reader.send_and_wait(message("/topic/open.a").with_body("x"));
-    assert_eq!(reader.next().headers.get("subscription"), Some("1"), "the first that matches");
+    assert_eq!(reader.frame().headers.get("subscription"), Some("1"), "the first that matches");
     reader.assert_quiet();
     reader.send_and_wait(Frame::new(Command::Unsubscribe).header("id", "1"));
     reader.send_and_wait(message("/topic/open.a").with_body("x"));
-    assert_eq!(reader.next().headers.get("subscription"), Some("2"));
+    assert_eq!(reader.frame().headers.get("subscription"), Some("2"));
 }
 
 #[test]
@@ -549,7 +570,49 @@ fn a_disconnect_with_receipt_is_answered() {
     let broker = Broker::start();
     let mut operator = Stomp::operator(&broker, "noc");
     operator.send(Frame::new(Command::Disconnect).header("receipt", "bye"));
-    let receipt = operator.next();
+    let receipt = operator.frame();
     assert_eq!((receipt.command, receipt.headers.get("receipt-id")), (Command::Receipt, Some("bye")));
     assert_eq!(operator.end(), End::Closed);
+}
+
+#[test]
+fn a_queue_that_ends_takes_its_requests_along() {
+    let (broker, mut nodes, mut operator) = cast(1);
+    operator.send(request("prod.node.ping", "r1", "n=1"));
+    operator.event("accepted");
+    let asked = nodes[0].request();
+    operator.send_and_wait(Frame::new(Command::Unsubscribe).header("id", "replies"));
+    nodes[0].reply(&asked, "ok", &json!({}));
+    nodes[0].stomp.assert_quiet();
+    operator.assert_quiet();
+    until("the request has ended", || (broker.count("requests") == 0).then_some(()));
+    broker.assert_serves();
+}
+
+#[test]
+fn frames_of_one_read_are_dealt_with_in_order() {
+    let (_broker, mut nodes, mut operator) = cast(1);
+    let mut bytes = bytes::BytesMut::new();
+    for n in 0..50 {
+        let frame = request("prod.node.ping", &format!("r{n}"), "n=1");
+        muster_protocol::frame::encode(&frame, muster_protocol::frame::Version::V1_2, &mut bytes);
+    }
+    operator.raw(&bytes);
+    for n in 0..50 {
+        assert_eq!(operator.event("accepted").headers.get("muster-request"), Some(format!("r{n}").as_str()));
+        assert_eq!(nodes[0].request().headers.get("muster-request"), Some(format!("r{n}").as_str()));
+    }
+}
+
+#[test]
+fn the_first_of_repeated_headers_counts_and_the_acl_sees_the_same_one() {
+    let broker = Broker::start();
+    let mut reader = Stomp::login(&broker, "noc");
+    reader.subscribe("/topic/prod.>", "1");
+    let mut viewer = Stomp::login(&broker, "viewer");
+    viewer.send_and_wait(message("/topic/open.x").header("destination", "/topic/prod.x").with_body("a"));
+    reader.assert_quiet();
+    viewer.send(message("/topic/prod.x").header("destination", "/topic/open.x").with_body("b"));
+    assert_eq!(viewer.error().code, "denied");
+    reader.assert_quiet();
 }

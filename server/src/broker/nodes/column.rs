@@ -17,6 +17,13 @@ pub(super) const NO_VALUE: u32 = u32::MAX;
 /// (addresses, serial numbers); they scan the values then.
 const MAX_VERSIONS: usize = 65_536;
 
+/// Stands in [`Column::by_row`] for a row that has several values; its own entries tell which.
+const SEVERAL: u32 = u32::MAX - 1;
+
+/// A column gets its values by row when it has at least this many rows and more than this many distinct values;
+/// below, uniting the sets is as fast. Tests use it at once.
+const BY_ROW_FROM: (u64, usize) = if cfg!(test) { (2, 1) } else { (4096, 32) };
+
 /// The values at one path, numbered within it.
 #[derive(Debug, Default)]
 pub(super) struct Column {
@@ -27,6 +34,10 @@ pub(super) struct Column {
     pub(super) uneven: u64,
     values: Vec<Option<(Scalar, Rows)>>,
     free: Vec<u32>,
+    /// For each row its value's number, [`NO_VALUE`] or [`SEVERAL`], so that a predicate over the rows that are left reads
+    /// memory in order. Only while the path is present in a quarter of the rows (an eighth, to leave): a path that
+    /// few rows have must not cost what all rows would.
+    by_row: Option<Vec<u32>>,
     /// Booleans, numbers in order, texts.
     ids: BTreeMap<Scalar, u32>,
     /// Texts that equal differently spelled ones, by the common spelling: `007`, `22.04`.
@@ -70,6 +81,47 @@ impl Column {
     /// All values that some row has, by number.
     pub(super) fn values(&self) -> impl Iterator<Item = &(Scalar, Rows)> {
         self.values.iter().flatten()
+    }
+
+    /// For each row its value's number; only where every present row has exactly one.
+    pub(super) fn rows_in_order(&self) -> Option<&[u32]> {
+        self.by_row.as_deref().filter(|_| self.uneven == 0)
+    }
+
+    /// Keeps the values by row, after a row's values have changed to these (sorted, [`NO_VALUE`] last).
+    pub(super) fn note_row(&mut self, row: u32, ids: impl Iterator<Item = u32>, row_end: u32) {
+        let (present, row_end) = (self.present.len(), u64::from(row_end));
+        match &mut self.by_row {
+            None if present >= BY_ROW_FROM.0 && self.ids.len() > BY_ROW_FROM.1 && 4 * present >= row_end => {
+                self.by_row = Some(self.collect_by_row(row_end as usize));
+            }
+            Some(_) if 8 * present < row_end => self.by_row = None,
+            Some(by_row) => {
+                let mut ids = ids.filter(|id| *id != NO_VALUE);
+                let value = match (ids.next(), ids.next()) {
+                    (Some(id), None) => id,
+                    (None, _) => NO_VALUE,
+                    (Some(_), Some(_)) => SEVERAL,
+                };
+                if by_row.len() <= row as usize {
+                    by_row.resize(row as usize + 1, NO_VALUE);
+                }
+                by_row[row as usize] = value;
+            }
+            None => {}
+        }
+    }
+
+    fn collect_by_row(&self, row_end: usize) -> Vec<u32> {
+        let mut by_row = vec![NO_VALUE; row_end];
+        for (id, entry) in (0..).zip(&self.values) {
+            let Some((_, rows)) = entry else { continue };
+            rows.for_each(|row| {
+                let slot = &mut by_row[row as usize];
+                *slot = if *slot == NO_VALUE { id } else { SEVERAL };
+            });
+        }
+        by_row
     }
 
     /// Notes that a row has a value, and gives the value's number.
@@ -152,34 +204,22 @@ impl Column {
         }
     }
 
-    /// The numbers of the values that the predicate hits, each once, `!=` taken as `=`. The maps only narrow down what is looked at; what
-    /// decides is always the predicate's own test, so that index and evaluator cannot differ in meaning.
+    /// The numbers of the values that the predicate hits, each once, `!=` taken as `=`. The maps only narrow down what
+    /// is looked at; what decides is always the predicate's own test, so that index and evaluator cannot differ.
     pub(super) fn hits(&self, predicate: &Predicate) -> Vec<u32> {
         let candidates = match predicate {
             Predicate::Compare(_, op, literal) if op.is_order() => self.ordered(*op, literal),
             Predicate::Compare(_, _, literal) => Some(self.equal(literal)),
             Predicate::In(_, literals) => {
-                let mut ids: Vec<u32> = literals
-                    .iter()
-                    .flat_map(|literal| self.equal(literal))
-                    .collect();
+                let mut ids: Vec<u32> = literals.iter().flat_map(|literal| self.equal(literal)).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 Some(ids)
             }
-            Predicate::Class { name, .. } => Some(
-                self.ids
-                    .get(&text(name.text()))
-                    .copied()
-                    .into_iter()
-                    .collect(),
-            ),
+            Predicate::Class { name, .. } => Some(self.ids.get(&text(name.text())).copied().into_iter().collect()),
             Predicate::Has(_) | Predicate::Match { .. } | Predicate::ClassMatch { .. } => None,
         };
-        let hit = |id: &u32| {
-            self.value(*id)
-                .is_some_and(|(value, _)| predicate.hits(value.as_ref()))
-        };
+        let hit = |id: &u32| self.value(*id).is_some_and(|(value, _)| predicate.hits(value.as_ref()));
         match candidates {
             Some(ids) => ids.into_iter().filter(hit).collect(),
             None => (0..self.values.len() as u32).filter(hit).collect(),
@@ -188,30 +228,15 @@ impl Column {
 
     /// Values that may equal the literal: the same text, its other spellings, the number, the boolean.
     fn equal(&self, literal: &Literal) -> Vec<u32> {
-        let mut ids: Vec<u32> = self
-            .ids
-            .get(&text(literal.text()))
-            .copied()
-            .into_iter()
-            .collect();
+        let mut ids: Vec<u32> = self.ids.get(&text(literal.text())).copied().into_iter().collect();
         if let Some(normal) = normal_form(literal.text()) {
             ids.extend(self.ids.get(&text(&normal)));
             let normal: Box<str> = normal.into();
-            let spellings = self
-                .respelled
-                .range((normal.clone(), 0)..=(normal, u32::MAX));
+            let spellings = self.respelled.range((normal.clone(), 0)..=(normal, u32::MAX));
             ids.extend(spellings.map(|(_, id)| id));
         }
-        ids.extend(
-            literal
-                .number()
-                .and_then(|number| self.ids.get(&Scalar::Number(number))),
-        );
-        ids.extend(
-            [true, false]
-                .iter()
-                .filter_map(|value| self.ids.get(&Scalar::Bool(*value))),
-        );
+        ids.extend(literal.number().and_then(|number| self.ids.get(&Scalar::Number(number))));
+        ids.extend([true, false].iter().filter_map(|value| self.ids.get(&Scalar::Bool(*value))));
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -243,16 +268,8 @@ impl Column {
         let at = Scalar::Number(number);
         let (low, high) = bounds(op, at.clone(), at);
         // Numbers stand between the booleans and the texts.
-        let low = if low == Bound::Unbounded {
-            Bound::Excluded(Scalar::Bool(true))
-        } else {
-            low
-        };
-        let high = if high == Bound::Unbounded {
-            Bound::Excluded(text(""))
-        } else {
-            high
-        };
+        let low = if low == Bound::Unbounded { Bound::Excluded(Scalar::Bool(true)) } else { low };
+        let high = if high == Bound::Unbounded { Bound::Excluded(text("")) } else { high };
         self.ids.range((low, high)).map(|(_, id)| *id)
     }
 

@@ -97,9 +97,7 @@ impl Index {
         }
         let mut change = Change::default();
         let mut names = Vec::new();
-        if let (Value::Object(old), Value::Object(new)) =
-            (before.facts.as_value(), after.facts.as_value())
-        {
+        if let (Value::Object(old), Value::Object(new)) = (before.facts.as_value(), after.facts.as_value()) {
             self.compare(row, old, new, &mut names, &mut change);
         }
         if before.classes != after.classes {
@@ -117,13 +115,7 @@ impl Index {
     pub fn remove(&mut self, row: Row) {
         if self.rows.remove(row.0) {
             let old = self.entries[row.0 as usize].to_vec();
-            self.apply(
-                row,
-                Change {
-                    old,
-                    new: Vec::new(),
-                },
-            );
+            self.apply(row, Change { old, new: Vec::new() });
         }
     }
 
@@ -135,63 +127,39 @@ impl Index {
     /// The rows whose node announces a module.
     pub fn with_module(&self, module: &str) -> RoaringBitmap {
         let column = &self.columns[MODULES as usize];
-        let found = column
-            .find(&ScalarRef::Text(module).to_owned())
-            .and_then(|id| column.value(id));
-        found
-            .map(|(_, rows)| super::rows::union(&[rows], self.row_end()))
-            .unwrap_or_default()
+        let found = column.find(&ScalarRef::Text(module).to_owned()).and_then(|id| column.value(id));
+        found.map(|(_, rows)| super::rows::union(&[rows], self.row_end())).unwrap_or_default()
     }
 
     /// The histogram of a fact among these rows (those of them that are indexed).
     pub fn report(&self, path: &Path, among: &RoaringBitmap) -> Report {
         let among = among & &self.rows;
         let Some((number, column)) = self.column(path) else {
-            return Report {
-                missing: among.len(),
-                ..Report::default()
-            };
+            return Report { missing: among.len(), ..Report::default() };
         };
         let present = column.present.intersection_len(&among);
         // The usual report is one of all nodes, and needs no intersections.
         let whole = present == column.present.len();
         let mut with_value = present;
         let mut values: Vec<(Scalar, u64)> = if (column.distinct() as u64) <= among.len() {
-            let counted = column.values().map(|(value, rows)| {
-                (
-                    value.clone(),
-                    if whole {
-                        rows.len()
-                    } else {
-                        rows.count_among(&among)
-                    },
-                )
-            });
+            let counted = column
+                .values()
+                .map(|(value, rows)| (value.clone(), if whole { rows.len() } else { rows.count_among(&among) }));
             counted.filter(|(_, count)| *count > 0).collect()
         } else {
             let mut counts: HashMap<u32, u64> = HashMap::new();
             for (_, id) in among.iter().flat_map(|row| self.entries_at(row, number)) {
                 *counts.entry(*id).or_default() += 1;
             }
-            let named = counts
-                .into_iter()
-                .filter_map(|(id, count)| Some((column.value(id)?.0.clone(), count)));
+            let named = counts.into_iter().filter_map(|(id, count)| Some((column.value(id)?.0.clone(), count)));
             named.collect()
         };
         if column.uneven > 0 {
-            let has_value = |row: &u32| {
-                self.entries_at(*row, number)
-                    .iter()
-                    .any(|(_, id)| *id != NO_VALUE)
-            };
+            let has_value = |row: &u32| self.entries_at(*row, number).iter().any(|(_, id)| *id != NO_VALUE);
             with_value = (&column.present & &among).iter().filter(has_value).count() as u64;
         }
         values.sort_by(|(a, m), (b, n)| n.cmp(m).then_with(|| a.cmp(b)));
-        Report {
-            values,
-            without_value: present - with_value,
-            missing: among.len() - present,
-        }
+        Report { values, without_value: present - with_value, missing: among.len() - present }
     }
 
     /// Every fact path that some row has, with the number of its rows, in no order.
@@ -211,9 +179,7 @@ impl Index {
 
     /// A row's entries in one column.
     pub(super) fn entries_at(&self, row: u32, column: u32) -> &[Entry] {
-        self.entries
-            .get(row as usize)
-            .map_or(&[], |entries| within(entries, column))
+        self.entries.get(row as usize).map_or(&[], |entries| within(entries, column))
     }
 
     /// Above every indexed row.
@@ -235,9 +201,7 @@ impl Index {
             names.push(name);
             match (before, new.get(name)) {
                 (before, Some(after)) if before == after => {}
-                (Value::Object(before), Some(Value::Object(after))) => {
-                    self.compare(row, before, after, names, change)
-                }
+                (Value::Object(before), Some(Value::Object(after))) => self.compare(row, before, after, names, change),
                 (before, after) => {
                     self.find_below(names, before, change);
                     if let Some(after) = after {
@@ -282,25 +246,12 @@ impl Index {
         });
     }
 
-    fn find_texts<'a>(
-        &self,
-        column: u32,
-        texts: impl Iterator<Item = &'a String>,
-        change: &mut Change,
-    ) {
-        let ids = texts.filter_map(|text| {
-            self.columns[column as usize].find(&ScalarRef::Text(text).to_owned())
-        });
+    fn find_texts<'a>(&self, column: u32, texts: impl Iterator<Item = &'a String>, change: &mut Change) {
+        let ids = texts.filter_map(|text| self.columns[column as usize].find(&ScalarRef::Text(text).to_owned()));
         change.old.extend(ids.map(|id| (column, id)));
     }
 
-    fn add_texts<'a>(
-        &mut self,
-        row: Row,
-        column: u32,
-        texts: impl Iterator<Item = &'a String>,
-        change: &mut Change,
-    ) {
+    fn add_texts<'a>(&mut self, row: Row, column: u32, texts: impl Iterator<Item = &'a String>, change: &mut Change) {
         for text in texts {
             let id = self.columns[column as usize].insert(ScalarRef::Text(text), row.0);
             change.new.push((column, id));
@@ -330,33 +281,15 @@ impl Index {
             side.sort_unstable();
             side.dedup();
         }
-        let gone: Vec<Entry> = change
-            .old
-            .iter()
-            .filter(|e| change.new.binary_search(e).is_err())
-            .copied()
-            .collect();
+        let gone: Vec<Entry> = change.old.iter().filter(|e| change.new.binary_search(e).is_err()).copied().collect();
         for (column, id) in &gone {
             self.columns[*column as usize].remove(*id, row.0);
         }
         let before = std::mem::take(&mut self.entries[row.0 as usize]);
-        let mut after: Vec<Entry> = before
-            .iter()
-            .filter(|e| gone.binary_search(e).is_err())
-            .copied()
-            .collect();
-        after.extend(
-            change
-                .new
-                .iter()
-                .filter(|e| before.binary_search(e).is_err()),
-        );
+        let mut after: Vec<Entry> = before.iter().filter(|e| gone.binary_search(e).is_err()).copied().collect();
+        after.extend(change.new.iter().filter(|e| before.binary_search(e).is_err()));
         after.sort_unstable();
-        let mut touched: Vec<u32> = gone
-            .iter()
-            .chain(&change.new)
-            .map(|(column, _)| *column)
-            .collect();
+        let mut touched: Vec<u32> = gone.iter().chain(&change.new).map(|(column, _)| *column).collect();
         touched.dedup();
         touched.sort_unstable();
         touched.dedup();
@@ -367,9 +300,9 @@ impl Index {
     }
 
     fn note_presence(&mut self, row: Row, number: u32, before: &[Entry], after: &[Entry]) {
-        let uneven = |entries: &[Entry]| {
-            !entries.is_empty() && entries.iter().filter(|(_, id)| *id != NO_VALUE).count() != 1
-        };
+        let uneven =
+            |entries: &[Entry]| !entries.is_empty() && entries.iter().filter(|(_, id)| *id != NO_VALUE).count() != 1;
+        let row_end = self.row_end();
         let column = &mut self.columns[number as usize];
         column.uneven = column.uneven + u64::from(uneven(after)) - u64::from(uneven(before));
         match (before.is_empty(), after.is_empty()) {
@@ -380,6 +313,9 @@ impl Index {
                 column.present.remove(row.0);
             }
             _ => {}
+        }
+        if number > MODULES {
+            column.note_row(row.0, after.iter().map(|(_, id)| *id), row_end);
         }
         if column.present.is_empty() && number > MODULES {
             self.columns[number as usize] = Column::default();
@@ -406,11 +342,7 @@ fn within(entries: &[Entry], column: u32) -> &[Entry] {
 /// Walks a whole document, or what stands below some names in it.
 fn each_leaf<'a>(above: &[&'a str], value: &'a Value, mut visit: impl FnMut(&[&'a str], Leaf<'a>)) {
     let mut names = above.to_vec();
-    if names.is_empty() {
-        walk(value, &mut visit)
-    } else {
-        walk_below(value, &mut names, &mut visit)
-    }
+    if names.is_empty() { walk(value, &mut visit) } else { walk_below(value, &mut names, &mut visit) }
 }
 
 fn join<'a>(key: &mut String, names: impl IntoIterator<Item = &'a str>) {

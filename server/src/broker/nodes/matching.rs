@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::column::{Column, NO_VALUE};
 use super::index::{CLASSES, Index};
-use super::rows::{Rows, union};
+use super::rows::{Rows, filtered, union};
 
 // What the two ways of answering a predicate cost, in nanoseconds, measured with benches/index.rs. Only their ratio
 // matters, and only near the point where both cost the same.
@@ -15,8 +15,10 @@ use super::rows::{Rows, union};
 const PER_VALUE: u64 = 40;
 /// To put one row of a matching value into the result.
 const PER_HIT: u64 = 1;
-/// To find one row's value, anywhere in memory.
+/// To find one row's value through its entries, anywhere in memory.
 const PER_ROW: u64 = 120;
+/// To find one row's value in a column that has them in order.
+const PER_ROW_IN_ORDER: u64 = 2;
 
 impl Index {
     /// The indexed rows that satisfy the filter: exactly those for which the evaluator says yes.
@@ -78,80 +80,82 @@ impl Index {
         }
     }
 
-    fn predicate<'a>(
-        &'a self,
-        predicate: &Predicate,
-        among: &RoaringBitmap,
-    ) -> Cow<'a, RoaringBitmap> {
+    fn predicate<'a>(&'a self, predicate: &Predicate, among: &RoaringBitmap) -> Cow<'a, RoaringBitmap> {
         let Some((number, column)) = self.column_of(predicate) else {
             return Cow::Owned(RoaringBitmap::new());
         };
         // A node without classes has no `class != x` to be missing: the set of classes is always there.
-        let present = if number == CLASSES {
-            &self.rows
-        } else {
-            &column.present
-        };
+        let present = if number == CLASSES { &self.rows } else { &column.present };
         if matches!(predicate, Predicate::Has(_)) {
             return Cow::Borrowed(present);
         }
-        let values = column.cost(predicate) as u64;
-        // At most half of the rows: of one that hits more, the others are united.
-        let by_value = values * PER_VALUE + column.present.len() / 2 * PER_HIT;
-        if values > 2 && among.len() * PER_ROW < by_value {
-            return Cow::Owned(self.by_row(predicate, number, column, present, among));
+        let (values, left) = (column.cost(predicate) as u64, among.len());
+        if values <= 2 {
+            return by_value(predicate, column, present, self.row_end());
         }
-        by_value_sets(predicate, column, present, self.row_end())
+        // At most half of the rows: of a predicate that hits more, the others are united.
+        let all_values = values * PER_VALUE + column.present.len() / 2 * PER_HIT;
+        let rows_in_order = values * PER_VALUE + left * PER_ROW_IN_ORDER;
+        let rows_by_entries = values.min(left) * PER_VALUE + left * PER_ROW;
+        let in_order = column.rows_in_order().filter(|_| rows_in_order < rows_by_entries.min(all_values));
+        if let Some(in_order) = in_order {
+            Cow::Owned(by_row_in_order(predicate, column, in_order, &(among & present)))
+        } else if rows_by_entries < all_values {
+            Cow::Owned(self.by_row(predicate, number, column, &(among & present)))
+        } else {
+            by_value(predicate, column, present, self.row_end())
+        }
     }
 
     /// Asks row by row, each distinct value once.
-    fn by_row(
-        &self,
-        predicate: &Predicate,
-        number: u32,
-        column: &Column,
-        present: &RoaringBitmap,
-        among: &RoaringBitmap,
-    ) -> RoaringBitmap {
+    fn by_row(&self, predicate: &Predicate, number: u32, column: &Column, rows: &RoaringBitmap) -> RoaringBitmap {
         // A flat memory of answers is worth its zeroing only where values repeat among these rows.
-        let mut known: Vec<Option<bool>> = if column.id_end() as u64 <= 8 * among.len() {
-            vec![None; column.id_end()]
-        } else {
-            Vec::new()
-        };
+        let repeats = column.id_end() as u64 <= 8 * rows.len();
+        let mut known = vec![Answer::NotAsked; if repeats { column.id_end() } else { 0 }];
         let mut hits = |id: u32| {
-            let test = || {
-                column
-                    .value(id)
-                    .is_some_and(|(value, _)| predicate.hits(value.as_ref()))
-            };
+            let test = || column.value(id).is_some_and(|(value, _)| predicate.hits(value.as_ref()));
             match known.get_mut(id as usize) {
-                Some(known) => *known.get_or_insert_with(test),
+                Some(Answer::Hit) => true,
+                Some(Answer::Miss) => false,
+                Some(unknown) => {
+                    let hit = test();
+                    *unknown = if hit { Answer::Hit } else { Answer::Miss };
+                    hit
+                }
                 None => test(),
             }
         };
-        let rows = among & present;
-        let matches = |row: &u32| {
-            let ids = self.entries_at(*row, number).iter().map(|(_, id)| *id);
+        filtered(rows, |row| {
+            let ids = self.entries_at(row, number).iter().map(|(_, id)| *id);
             ids.filter(|id| *id != NO_VALUE).any(&mut hits) != predicate.is_negated()
-        };
-        rows.iter().filter(matches).collect()
+        })
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    NotAsked,
+    Hit,
+    Miss,
+}
+
+/// Asks every value first, then reads the rows' values in order and looks each answer up.
+/// All of the rows must be present, with one value each.
+fn by_row_in_order(predicate: &Predicate, column: &Column, in_order: &[u32], rows: &RoaringBitmap) -> RoaringBitmap {
+    let mut answers = vec![predicate.is_negated(); column.id_end()];
+    column.hits(predicate).into_iter().for_each(|id| answers[id as usize] = !predicate.is_negated());
+    filtered(rows, |row| answers[in_order[row as usize] as usize])
+}
+
 /// Asks every distinct value, and unites the rows of those that hit, or of the others if these are fewer.
-fn by_value_sets<'a>(
+fn by_value<'a>(
     predicate: &Predicate,
     column: &'a Column,
     present: &RoaringBitmap,
     end: u32,
 ) -> Cow<'a, RoaringBitmap> {
     let hits = column.hits(predicate);
-    let sets: Vec<&Rows> = hits
-        .iter()
-        .filter_map(|id| column.value(*id))
-        .map(|(_, rows)| rows)
-        .collect();
+    let sets: Vec<&Rows> = hits.iter().filter_map(|id| column.value(*id)).map(|(_, rows)| rows).collect();
     if let ([Rows::Many(one)], false) = (&sets[..], predicate.is_negated()) {
         return Cow::Borrowed(one);
     }
@@ -160,18 +164,11 @@ fn by_value_sets<'a>(
     let hit = if one_value_each && rows > column.present.len() / 2 && sets.len() > 1 {
         let mut hit = vec![false; column.id_end()];
         hits.iter().for_each(|id| hit[*id as usize] = true);
-        let others = (0..)
-            .zip(&hit)
-            .filter(|(_, hit)| !**hit)
-            .filter_map(|(id, _)| column.value(id));
+        let others = (0..).zip(&hit).filter(|(_, hit)| !**hit).filter_map(|(id, _)| column.value(id));
         let others: Vec<&Rows> = others.map(|(_, rows)| rows).collect();
         &column.present - union(&others, end)
     } else {
         union(&sets, end)
     };
-    Cow::Owned(if predicate.is_negated() {
-        present - hit
-    } else {
-        hit
-    })
+    Cow::Owned(if predicate.is_negated() { present - hit } else { hit })
 }

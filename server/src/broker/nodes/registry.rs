@@ -150,9 +150,16 @@ impl Nodes {
     }
 
     /// Takes a whole document; whether it is the node's first, and its effective facts. An error: they pass a limit, and the old ones stay.
-    pub fn register(&mut self, row: u32, registration: &Registration, policy: &Policy) -> Result<Option<(bool, Facts)>, FactsError> {
+    pub fn register(
+        &mut self,
+        row: u32,
+        registration: &Registration,
+        policy: &Policy,
+    ) -> Result<Option<(bool, Facts)>, FactsError> {
         let Some(node) = self.rows.get(row as usize).and_then(Option::as_ref) else { return Ok(None) };
-        let view = |document: &NodeDocument| effective(policy, &self.broker, &node.user, &document.facts, node.since, node.clock_skew);
+        let view = |document: &NodeDocument| {
+            effective(policy, &self.broker, &node.user, &document.facts, node.since, node.clock_skew)
+        };
         let facts = view(&registration.document)?;
         let after = described(&facts, &registration.document);
         let old = node.document.as_ref();
@@ -163,7 +170,11 @@ impl Nodes {
             None => self.index.insert(Row(row), after),
         }
         let id = node.id;
-        let document = Document { json: registration.json.clone(), hash: registration.hash.clone(), display: display(policy, &facts) };
+        let document = Document {
+            json: registration.json.clone(),
+            hash: registration.hash.clone(),
+            display: display(policy, &facts),
+        };
         let first = self.rows[row as usize].as_mut().is_some_and(|node| node.document.replace(document).is_none());
         if first {
             self.registering -= 1;
@@ -254,7 +265,13 @@ impl Nodes {
     /// The gone nodes that matched when they were last seen, the latest first, at most `most`.
     pub fn gone_matching(&self, target: Option<&Filter>, scope: Option<&Filter>, most: usize) -> Vec<&Departed> {
         let rows = matching(&self.gone_index, target, scope);
-        self.gone_order.iter().rev().filter(|(_, row)| rows.contains(*row)).filter_map(|(_, row)| self.gone.get(row)).take(most).collect()
+        self.gone_order
+            .iter()
+            .rev()
+            .filter(|(_, row)| rows.contains(*row))
+            .filter_map(|(_, row)| self.gone.get(row))
+            .take(most)
+            .collect()
     }
 
     /// Rows of nodes that announce this module.
@@ -389,7 +406,14 @@ fn reindex(index: &mut Index, row: u32, document: &mut Document, whole: Option<W
     }
 }
 
-fn effective(policy: &Policy, broker: &str, user: &User, reported: &Facts, since: u64, clock_skew: i64) -> Result<Facts, FactsError> {
+fn effective(
+    policy: &Policy,
+    broker: &str,
+    user: &User,
+    reported: &Facts,
+    since: u64,
+    clock_skew: i64,
+) -> Result<Facts, FactsError> {
     let observed = json!({ "name": broker, "connected_since": since / 1000, "clock_skew": clock_skew });
     Facts::from_value(policy.effective(user, reported.as_value(), &observed))
 }

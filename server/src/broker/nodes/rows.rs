@@ -15,8 +15,9 @@ pub(super) enum Rows {
     Many(RoaringBitmap),
 }
 
-/// Above this many rows a sorted list costs more to change than a bitmap: inserting moves half of it.
-const FEW: usize = 1024;
+/// Up to here a sorted list is used: uniting many of them is a third faster than uniting bitmaps, and inserting, which
+/// moves half of the list, is still well under a microsecond.
+const FEW: usize = 8192;
 /// Below this many, a list with gaps becomes a list again.
 const FEW_AGAIN: u64 = FEW as u64 / 2;
 /// Up to this many rows in all, sorting them is cheaper than a bit set over the whole registry.
@@ -80,6 +81,13 @@ impl Rows {
         }
     }
 
+    pub(super) fn for_each(&self, mut visit: impl FnMut(u32)) {
+        match self {
+            Rows::Many(bitmap) => bitmap.iter().for_each(visit),
+            small => small.list().iter().for_each(|row| visit(*row)),
+        }
+    }
+
     /// The rows of a small set; none of a bitmap.
     fn list(&self) -> &[u32] {
         match self {
@@ -98,8 +106,7 @@ pub(super) fn union(sets: &[&Rows], end: u32) -> RoaringBitmap {
     let total: u64 = sets.iter().filter(small).map(|rows| rows.len()).sum();
     let united = if total <= SORTED {
         let mut list = Vec::with_capacity(total as usize);
-        sets.iter()
-            .for_each(|rows| list.extend_from_slice(rows.list()));
+        sets.iter().for_each(|rows| list.extend_from_slice(rows.list()));
         list.sort_unstable();
         list.into_iter().collect()
     } else {
@@ -114,9 +121,24 @@ pub(super) fn union(sets: &[&Rows], end: u32) -> RoaringBitmap {
         Rows::One(_) | Rows::Few(_) => None,
     });
     let bitmaps: Vec<&RoaringBitmap> = bitmaps.collect();
-    if bitmaps.is_empty() {
-        united
-    } else {
-        bitmaps.into_iter().chain([&united]).union()
+    if bitmaps.is_empty() { united } else { bitmaps.into_iter().chain([&united]).union() }
+}
+
+/// Those rows of a bitmap that satisfy a test, which is asked in order.
+pub(super) fn filtered(rows: &RoaringBitmap, mut test: impl FnMut(u32) -> bool) -> RoaringBitmap {
+    if rows.len() <= SORTED {
+        return rows.iter().filter(|row| test(*row)).collect();
+    }
+    let mut bits = vec![0u8; rows.max().unwrap_or(0) as usize / 8 + 1];
+    let (mut iter, mut buffer) = (rows.iter(), [0; 512]);
+    loop {
+        let read = iter.next_many(&mut buffer);
+        if read.is_empty() {
+            return RoaringBitmap::from_lsb0_bytes(0, &bits);
+        }
+        for row in read {
+            // Without a branch: which rows pass is as good as random.
+            bits[*row as usize / 8] |= u8::from(test(*row)) << (*row % 8);
+        }
     }
 }

@@ -24,19 +24,11 @@ impl Node {
     fn new(facts: Value, classes: &[&str]) -> Node {
         let facts = Facts::from_value(facts).unwrap();
         let modules = BTreeMap::from([("node".to_owned(), "00".to_owned())]);
-        Node {
-            facts,
-            classes: classes.iter().map(|class| class.to_string()).collect(),
-            modules,
-        }
+        Node { facts, classes: classes.iter().map(|class| class.to_string()).collect(), modules }
     }
 
     fn described(&self) -> Described<'_> {
-        Described {
-            facts: &self.facts,
-            classes: &self.classes,
-            modules: &self.modules,
-        }
+        Described { facts: &self.facts, classes: &self.classes, modules: &self.modules }
     }
 }
 
@@ -48,17 +40,10 @@ fn set(rows: impl IntoIterator<Item = u32>) -> RoaringBitmap {
 fn every_example_holds_in_the_index() {
     for example in EXAMPLES {
         let mut index = Index::new();
-        let node = Node::new(
-            serde_json::from_str(example.facts).unwrap(),
-            example.classes,
-        );
+        let node = Node::new(serde_json::from_str(example.facts).unwrap(), example.classes);
         index.insert(Row(3), node.described());
         let expected = if example.matches { set([3]) } else { set([]) };
-        assert_eq!(
-            index.matching(&Filter::parse(example.filter).unwrap()),
-            expected,
-            "{example:?}"
-        );
+        assert_eq!(index.matching(&Filter::parse(example.filter).unwrap()), expected, "{example:?}");
     }
 }
 
@@ -76,49 +61,18 @@ fn reports_count_values() {
     }
     let text = |text: &str| ScalarRef::Text(text).to_owned();
     let number = |text: &str| Scalar::Number(muster_protocol::facts::Number::parse(text).unwrap());
-    let report =
-        |path: &str, among: &RoaringBitmap| index.report(&Path::parse(path).unwrap(), among);
+    let report = |path: &str, among: &RoaringBitmap| index.report(&Path::parse(path).unwrap(), among);
     let all = set([0, 1, 2, 3, 99]);
-    let os = Report {
-        values: vec![(text("b"), 2), (text("a"), 1)],
-        without_value: 0,
-        missing: 1,
-    };
+    let os = Report { values: vec![(text("b"), 2), (text("a"), 1)], without_value: 0, missing: 1 };
     assert_eq!(report("os", &all), os);
-    let n = Report {
-        values: vec![(number("1"), 1), (number("2"), 1)],
-        without_value: 1,
-        missing: 2,
-    };
+    let n = Report { values: vec![(number("1"), 1), (number("2"), 1)], without_value: 1, missing: 2 };
     assert_eq!(report("n", &all), n);
-    assert_eq!(
-        report("os", &set([1])),
-        Report {
-            values: vec![(text("b"), 1)],
-            ..Report::default()
-        }
-    );
-    assert_eq!(
-        report("x", &all),
-        Report {
-            without_value: 1,
-            missing: 3,
-            ..Report::default()
-        }
-    );
-    assert_eq!(
-        report("none", &all),
-        Report {
-            missing: 4,
-            ..Report::default()
-        }
-    );
+    assert_eq!(report("os", &set([1])), Report { values: vec![(text("b"), 1)], ..Report::default() });
+    assert_eq!(report("x", &all), Report { without_value: 1, missing: 3, ..Report::default() });
+    assert_eq!(report("none", &all), Report { missing: 4, ..Report::default() });
     assert_eq!(index.with_module("node"), set([0, 1, 2, 3]));
     assert_eq!(index.with_module("puppet"), set([]));
-    let mut paths: Vec<String> = index
-        .paths()
-        .map(|(path, rows)| format!("{path} {rows}"))
-        .collect();
+    let mut paths: Vec<String> = index.paths().map(|(path, rows)| format!("{path} {rows}")).collect();
     paths.sort();
     assert_eq!(paths, ["n 2", "os 3", "x 1", "x.y 1"]);
 }
@@ -132,16 +86,9 @@ fn many_rows_match_as_few_do() {
         let facts = json!({
             "two": if mixed.is_multiple_of(2) { "x" } else { "y" }, "eight": mixed % 8, "many": format!("v{:03}", mixed % 400),
             "unique": format!("0{row}-{mixed}"), "version": format!("{}.{}", mixed % 7, mixed % 13),
-            "list": vec![mixed % 3, mixed % 5],
+            "list": vec![mixed % 3, mixed % 5], "signed": format!("{:+}", (mixed % 50) as i32 - 25),
         });
-        Node::new(
-            facts,
-            if mixed.is_multiple_of(3) {
-                &["web"]
-            } else {
-                &[]
-            },
-        )
+        Node::new(facts, if mixed.is_multiple_of(3) { &["web"] } else { &[] })
     };
     let nodes: Vec<Node> = (0..COUNT).map(node).collect();
     let mut index = Index::new();
@@ -173,6 +120,11 @@ fn many_rows_match_as_few_do() {
         "has unique",
         "unique = 01-20733825",
         "many in (v001, v002, v399)",
+        "signed < 3",
+        "signed >= -5",
+        "signed > 7",
+        "signed = 7",
+        "signed = -7",
         "unique > 0.5",
     ] {
         let filter = Filter::parse(text).unwrap();
@@ -209,8 +161,7 @@ proptest! {
 fn scalar() -> impl Strategy<Value = Value> {
     prop_oneof![
         prop::sample::select(vec![
-            "x", "y", "xy", "", "true", "7", "007", "+7", "-3", "8", "7.1", "7.10", "7.01", "7.2",
-            "1.0~b", "7.1a"
+            "x", "y", "xy", "", "true", "7", "007", "+7", "-3", "8", "7.1", "7.10", "7.01", "7.2", "1.0~b", "7.1a"
         ])
         .prop_map(Value::from),
         any::<bool>().prop_map(Value::from),
@@ -231,22 +182,17 @@ fn facts() -> impl Strategy<Value = Value> {
     let value = scalar().prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map("[ab]", inner, 0..3)
-                .prop_map(|m| Value::Object(m.into_iter().collect())),
+            prop::collection::btree_map("[ab]", inner, 0..3).prop_map(|m| Value::Object(m.into_iter().collect())),
         ]
     });
-    prop::collection::btree_map("[abc]", value, 0..4)
-        .prop_map(|m| Value::Object(m.into_iter().collect()))
+    prop::collection::btree_map("[abc]", value, 0..4).prop_map(|m| Value::Object(m.into_iter().collect()))
 }
 
 fn node() -> impl Strategy<Value = Node> {
     let classes = prop::sample::subsequence(vec!["web", "db", "x"], 0..=3);
     let modules = prop::sample::subsequence(vec!["service", "node"], 0..=2);
     (facts(), classes, modules).prop_map(|(facts, classes, modules)| Node {
-        modules: modules
-            .into_iter()
-            .map(|name| (name.to_owned(), "00".to_owned()))
-            .collect(),
+        modules: modules.into_iter().map(|name| (name.to_owned(), "00".to_owned())).collect(),
         ..Node::new(facts, &classes)
     })
 }
@@ -282,22 +228,16 @@ fn filter() -> impl Strategy<Value = String> {
         (path(), op, value()).prop_map(|(path, op, value)| format!("{path} {op} {value}")),
         (path(), prop::collection::vec(value(), 1..4))
             .prop_map(|(path, values)| format!("{path} in ({})", values.join(","))),
-        (path(), tilde(), regex())
-            .prop_map(|(path, tilde, regex)| format!("{path} {tilde} {regex}")),
-        (
-            prop::sample::select(vec!["=", "!="]),
-            prop::sample::select(vec!["web", "db", "we"])
-        )
+        (path(), tilde(), regex()).prop_map(|(path, tilde, regex)| format!("{path} {tilde} {regex}")),
+        (prop::sample::select(vec!["=", "!="]), prop::sample::select(vec!["web", "db", "we"]))
             .prop_map(|(op, name)| format!("class {op} {name}")),
         (tilde(), regex()).prop_map(|(tilde, regex)| format!("class {tilde} {regex}")),
     ];
     predicate.prop_recursive(3, 8, 3, |inner| {
         prop_oneof![
             inner.clone().prop_map(|inner| format!("not ({inner})")),
-            prop::collection::vec(inner.clone(), 2..4)
-                .prop_map(|parts| format!("({})", parts.join(" and "))),
-            prop::collection::vec(inner, 2..4)
-                .prop_map(|parts| format!("({})", parts.join(" or "))),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(|parts| format!("({})", parts.join(" and "))),
+            prop::collection::vec(inner, 2..4).prop_map(|parts| format!("({})", parts.join(" or "))),
         ]
     })
 }
