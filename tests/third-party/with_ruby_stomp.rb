@@ -31,7 +31,7 @@ end
 class Client
   attr_reader :stomp
 
-  def initialize(version, heart_beat: "0,0", user: ENV.fetch("MUSTER_TEST_USER"), password: PASSWORD, ca: ENV.fetch("MUSTER_TEST_CA"))
+  def initialize(version, heart_beat: "0,0", user: "ruby", password: PASSWORD, ca: ENV.fetch("MUSTER_TEST_CA"))
     headers = { "heart-beat" => heart_beat }
     # Without accept-version the broker speaks 1.0.
     headers.merge!("accept-version" => version, "host" => "muster") unless version == "1.0"
@@ -113,8 +113,10 @@ end
 test "headers arrive as they were meant", %w[1.1 1.2] do |version|
   client = Client.new(version)
   client.subscribe("/topic/third.ruby.headers")
-  client.stomp.publish("/topic/third.ruby.headers", "x", { "x-odd" => "a:b\\c\nd" })
-  same("a:b\\c\nd", client.message.headers["x-odd"], "x-odd")
+  # Not "\\c": ruby-stomp 1.4.10 itself reads an escaped backslash before a c as a colon.
+  text = "a:b\nd\\e"
+  client.stomp.publish("/topic/third.ruby.headers", "x", { "x-odd" => text })
+  same(text, client.message.headers["x-odd"], "x-odd")
   client.leave
 end
 
@@ -168,7 +170,7 @@ test "request and reply" do |version|
 end
 
 test "a wrong login says auth-failed" do |version|
-  [{ password: "wrong" }, { user: "nobody" }].each do |wrong|
+  [{ password: "wrong" }, { user: "nobody-ruby-#{version}" }].each do |wrong|
     client = quietly { Client.new(version, **wrong) }
     same("ERROR", client.stomp.connection_frame.command, "answer to #{wrong.keys}")
     same("auth-failed", client.stomp.connection_frame.headers["muster-code"], "answer to #{wrong.keys}")
@@ -178,11 +180,8 @@ test "a wrong login says auth-failed" do |version|
 end
 
 test "the certificate is verified" do |version|
-  system = Dir["/etc/ssl/certs/*.pem"].first
-  next if system.nil?
-
   begin
-    quietly { Client.new(version, ca: system) }
+    quietly { Client.new(version, ca: ENV.fetch("MUSTER_TEST_OTHER_CA")) }
   rescue OpenSSL::SSL::SSLError
     next
   end
