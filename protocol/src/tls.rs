@@ -23,7 +23,7 @@ pub enum TlsError {
     #[error("{0}: holds no certificate")]
     Empty(PathBuf),
     /// Others than the owner can read the key.
-    #[error("{file}: a private key that others can read (mode {mode:03o}); run `chmod 600` on it")]
+    #[error("{file}: a secret that others can read (mode {mode:03o}); run `chmod 600` on it")]
     Exposed {
         /// Which file.
         file: PathBuf,
@@ -112,7 +112,8 @@ fn pem_cause(error: &rustls_pki_types::pem::Error) -> String {
     }
 }
 
-fn refuse_exposed(key: &Path) -> Result<(), TlsError> {
+/// Refuses a secret file that others than its owner can read, or that is not there.
+pub fn refuse_exposed(key: &Path) -> Result<(), TlsError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = std::fs::metadata(key).map_err(|e| TlsError::Read { file: key.to_owned(), cause: e.to_string() })?;
     let mode = metadata.permissions().mode() & 0o777;

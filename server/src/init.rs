@@ -138,7 +138,7 @@ impl fmt::Display for InitReport {
         writeln!(f, "Users: {}", self.users.join(", "))?;
         writeln!(f, "Next:")?;
         writeln!(f, "  musterd run --config {dir}/musterd.toml")?;
-        writeln!(f, "  muster-agent --config {dir}/agents/node-a-acme.toml")?;
+        writeln!(f, "  muster-agent run --config {dir}/agents/node-a-acme.toml")?;
         write!(f, "  muster --config {dir}/muster.toml find --all")
     }
 }

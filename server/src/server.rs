@@ -17,6 +17,7 @@ use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,6 +78,7 @@ pub struct Running {
 pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
     let policy = policy::load(&config.policy)?;
     tls::server_config(&config.tls.certificate, &config.tls.key)?;
+    tls::refuse_exposed(&config.cluster_key)?;
     Ok(policy)
 }
 
@@ -85,7 +87,11 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     let first = check(config)?;
     let server_tls = tls::server_config(&config.tls.certificate, &config.tls.key)?;
     let state = &config.broker.state_dir;
-    std::fs::create_dir_all(state).map_err(|cause| StartError::State { path: state.clone(), cause })?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(|cause| StartError::State { path: state.clone(), cause })?;
     raise_descriptor_limit(config.limits.connections);
     let (policy, policy_seen) = watch::channel(first.clone());
     let limits = &config.limits;

@@ -363,12 +363,13 @@ impl<S: AsyncWrite> Writer<S> {
             Item::Receipt(id) => {
                 Encoder::start(Command::Receipt, self.version, out).header("receipt-id", &id).finish(b"")
             }
-            Item::Connected { collective } => {
+            Item::Connected { user, collective } => {
                 let mut encoder = Encoder::start(Command::Connected, self.version, out)
                     .header("version", self.version.as_str())
                     .header("session", &self.session.0.to_string())
                     .header("server", "muster")
                     .header("heart-beat", &format!("{},{}", beats.ours, beats.theirs))
+                    .header("user-name", &user)
                     .header(header::BROKER, &self.broker);
                 if let Some(collective) = collective {
                     encoder = encoder.header(header::COLLECTIVE, &collective);

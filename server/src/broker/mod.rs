@@ -197,7 +197,7 @@ impl Broker {
         }
         let collective = row.is_some().then(|| user.collective.clone());
         // A fresh outbox has room for its first item.
-        let _ = outbox.push(Item::Connected { collective }, now.tick);
+        let _ = outbox.push(Item::Connected { user: user.name.clone(), collective }, now.tick);
         self.note(
             Note::new(Weight::Info, "session opened")
                 .with("session", session.0)

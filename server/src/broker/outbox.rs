@@ -4,6 +4,7 @@
 //! expired; if that does not help, the push fails and the broker closes the session as a slow consumer.
 
 use bytes::Bytes;
+use muster_protocol::destination::Destination;
 use muster_protocol::error::Refusal;
 use muster_protocol::frame::Headers;
 use std::collections::VecDeque;
@@ -21,13 +22,17 @@ pub struct Message {
     pub body: Bytes,
     /// Monotonic ms after which it need not be sent any more.
     pub expires: Option<u64>,
+    /// The reply queue that whoever gets it may write to; none for a request, where only a node that was asked may.
+    pub answer_on: Option<Destination>,
 }
 
 /// What a session is to write.
 #[derive(Debug)]
 pub enum Item {
-    /// The login was accepted; the collective if it is an agent's.
+    /// The login was accepted.
     Connected {
+        /// Goes into `user-name`.
+        user: String,
         /// Goes into `muster-collective`.
         collective: Option<String>,
     },
@@ -215,7 +220,8 @@ pub(super) mod tests {
 
     fn message(bytes: usize, expires: Option<u64>) -> Item {
         let body = Bytes::from(vec![b'x'; bytes]);
-        let message = Message { destination: "/topic/a".into(), headers: Headers::new(), body, expires };
+        let message =
+            Message { destination: "/topic/a".into(), headers: Headers::new(), body, expires, answer_on: None };
         Item::Message { message: Arc::new(message), subscription: "1".into(), number: 1 }
     }
 

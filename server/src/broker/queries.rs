@@ -174,8 +174,10 @@ impl Broker {
             _ => Vec::new(),
         };
         let gone = gone.into_iter().map(|gone| gone_node(gone, |path| hidden.hides(path))).collect();
+        // What a node that registers will report is not known, so nobody with a scope learns of it.
+        let registering = if scope.is_none() { self.nodes.registering() as u64 } else { 0 };
         let cost = nodes.len() * if find.facts.is_empty() { 1 } else { 8 };
-        let answer = FindAnswer { count, nodes, next, registering: self.nodes.registering() as u64, gone };
+        let answer = FindAnswer { count, nodes, next, registering, gone };
         self.reply_with(asker, &answer, now);
         Ok(64 + cost)
     }

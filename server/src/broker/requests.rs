@@ -5,7 +5,7 @@ use muster_protocol::destination::Destination;
 use muster_protocol::message::RequestId;
 use muster_protocol::request::{Done, State};
 use roaring::RoaringBitmap;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// A request, unique in this broker's life.
@@ -48,16 +48,18 @@ pub struct Pending {
 pub struct Requests {
     pending: HashMap<Key, Pending>,
     by_id: HashMap<(Destination, RequestId), Key>,
+    /// A node knows a request by its caller and id, whatever connection or queue it came by.
+    by_caller: HashSet<(Arc<str>, RequestId)>,
     deadlines: BTreeSet<(u64, Key)>,
     last: u64,
 }
 
 impl Requests {
     /// Begins the accounting of the frozen targets, due at `deadline` (monotonic ms).
-    /// `None`: this queue already has a request with this id.
+    /// `None`: this user already has a request with this id under way.
     pub fn begin(&mut self, asked: Asked, targets: RoaringBitmap, deadline: u64) -> Option<Key> {
         let name = (asked.queue.clone(), asked.id.clone());
-        if self.by_id.contains_key(&name) {
+        if !self.by_caller.insert((asked.user.clone(), asked.id.clone())) {
             return None;
         }
         self.last += 1;
@@ -125,7 +127,9 @@ impl Requests {
     /// Forgets a request whose caller has left.
     pub fn drop(&mut self, key: Key) -> Option<Pending> {
         let pending = self.pending.remove(&key)?;
-        self.by_id.remove(&(pending.asked.queue.clone(), pending.asked.id.clone()));
+        let Asked { user, id, queue, .. } = &pending.asked;
+        self.by_id.remove(&(queue.clone(), id.clone()));
+        self.by_caller.remove(&(user.clone(), id.clone()));
         self.deadlines.remove(&(pending.deadline, key));
         Some(pending)
     }

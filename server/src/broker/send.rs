@@ -6,6 +6,7 @@ use super::event::{Answer, Now, Purpose, Sent, SessionId, Target, Terms};
 use super::nodes::{Generation, Node, Whole, shown};
 use super::note::{Note, Weight};
 use super::outbox::Message;
+use super::queues::ReplyQueue;
 use super::requests::{Asked, Key};
 use super::sessions::{Delivery, Permit};
 use bytes::Bytes;
@@ -258,9 +259,7 @@ impl Broker {
                 let is_over = sessions.len() == 0;
                 let permit = Permit::Topic { destination: &fanout.destination, readers: &fanout.readers };
                 for to in &slice {
-                    if self.sessions.deliver(*to, &fanout.message, permit, now.tick) == Delivery::Full {
-                        self.close_slow(*to, now);
-                    }
+                    self.hand(*to, &fanout.message, permit, now);
                 }
                 (slice.len(), is_over)
             }
@@ -292,15 +291,21 @@ impl Broker {
             return;
         }
         let permit = Permit::Topic { destination: &fanout.destination, readers: &fanout.readers };
-        match self.sessions.deliver(to, &fanout.message, permit, now.tick) {
-            Delivery::Done => {}
-            Delivery::Full => self.close_slow(to, now),
-            Delivery::NotWanted => {
-                if let Some(key) = request {
-                    self.settle(key, row, State::Lost, Some("the node does not subscribe to this action"), now);
-                }
-            }
+        let delivery = self.hand(to, &fanout.message, permit, now);
+        if let (Delivery::NotWanted, Some(key)) = (delivery, request) {
+            self.settle(key, row, State::Lost, Some("the node does not subscribe to this action"), now);
         }
+    }
+
+    /// Delivers to one session; a session that does not read is closed, one that gets a message may answer it.
+    fn hand(&mut self, to: SessionId, message: &Arc<Message>, permit: Permit<'_>, now: Now) -> Delivery {
+        let delivery = self.sessions.deliver(to, message, permit, now.tick);
+        match (delivery, &message.answer_on) {
+            (Delivery::Full, _) => self.close_slow(to, now),
+            (Delivery::Done, Some(queue)) => self.queues.heard(queue, to),
+            (Delivery::Done, None) | (Delivery::NotWanted, _) => {}
+        }
+        delivery
     }
 
     /// A SEND to a reply queue: an answer of a node that was asked, or any message if no request uses the queue.
@@ -314,11 +319,13 @@ impl Broker {
             self.answer(id, &queue, request, *answer, &sent, now);
             return Ok(());
         }
-        let Some(target) = self.queues.get(&queue).filter(|q| !q.for_requests).cloned() else {
-            return Err(Refusal::new(
-                Code::Gone,
-                format!("{queue}: there is no such reply queue, or it takes only answers of nodes that were asked"),
-            ));
+        let may_write = |queue: &&ReplyQueue| queue.owner == id || (!queue.for_requests && queue.heard.contains(&id));
+        let target = self.queues.get(&queue).filter(may_write).map(|queue| (queue.owner, queue.subscription.clone()));
+        let Some((owner, subscription)) = target else {
+            let text = format!(
+                "{queue}: there is no such reply queue, or nothing that this session got is to be answered there"
+            );
+            return Err(Refusal::new(Code::Gone, text));
         };
         let Some(user) = self.sessions.get(id).map(|s| s.user.clone()) else { return Ok(()) };
         let reply_to = match &sent.reply_to {
@@ -326,10 +333,8 @@ impl Broker {
             None => None,
         };
         let message = Arc::new(self.message(&user, &sent, reply_to.as_ref(), None, None, now));
-        let permit = Permit::ReplyQueue { subscription: &target.subscription };
-        if self.sessions.deliver(target.owner, &message, permit, now.tick) == Delivery::Full {
-            self.close_slow(target.owner, now);
-        }
+        let permit = Permit::ReplyQueue { subscription: &subscription };
+        self.hand(owner, &message, permit, now);
         Ok(())
     }
 
@@ -420,14 +425,13 @@ impl Broker {
         headers.push(header::CALLER, &user);
         headers.push(header::ORIGIN, &self.settings.name);
         let body = Bytes::new();
-        let message = Arc::new(Message { destination: destination.to_string(), headers, body, expires: None });
+        let message =
+            Arc::new(Message { destination: destination.to_string(), headers, body, expires: None, answer_on: None });
         let readers = self.access.granted(Right::Read, &destination);
         for row in &rows {
             let Some(to) = self.nodes.get(row).map(|node| node.session) else { continue };
             let permit = Permit::Topic { destination: &destination, readers: &readers };
-            if self.sessions.deliver(to, &message, permit, now.tick) == Delivery::Full {
-                self.close_slow(to, now);
-            }
+            self.hand(to, &message, permit, now);
         }
         self.requests.cancel(key, now.tick.saturating_add(CANCEL_CONFIRM));
         self.note(
@@ -500,12 +504,12 @@ impl Broker {
 
     /// Puts an event on a reply queue.
     pub(super) fn put_on_queue(&mut self, queue: &Destination, headers: Headers, body: Bytes, now: Now) {
-        let Some(target) = self.queues.get(queue).cloned() else { return };
-        let message = Arc::new(Message { destination: queue.to_string(), headers, body, expires: None });
-        let permit = Permit::ReplyQueue { subscription: &target.subscription };
-        if self.sessions.deliver(target.owner, &message, permit, now.tick) == Delivery::Full {
-            self.close_slow(target.owner, now);
-        }
+        let Some((owner, subscription)) = self.queues.get(queue).map(|q| (q.owner, q.subscription.clone())) else {
+            return;
+        };
+        let destination = queue.to_string();
+        let message = Arc::new(Message { destination, headers, body, expires: None, answer_on: None });
+        self.hand(owner, &message, Permit::ReplyQueue { subscription: &subscription }, now);
     }
 
     /// The broker's name of a reply queue of this connection.
@@ -557,12 +561,15 @@ impl Broker {
             let mut headers = Headers::new();
             headers.push(header::ORIGIN, &self.settings.name);
             headers.push("content-type", "application/json");
-            let message =
-                Message { destination: destination.to_string(), headers, body: json_bytes(&body), expires: None };
+            let message = Message {
+                destination: destination.to_string(),
+                headers,
+                body: json_bytes(&body),
+                expires: None,
+                answer_on: None,
+            };
             let permit = Permit::Topic { destination: &destination, readers: &readers };
-            if self.sessions.deliver(to, &Arc::new(message), permit, now.tick) == Delivery::Full {
-                self.close_slow(to, now);
-            }
+            self.hand(to, &Arc::new(message), permit, now);
         }
     }
 
@@ -596,7 +603,8 @@ impl Broker {
             within = Some(within.map_or(terms.start_within, |w| w.min(terms.start_within)));
         }
         let expires = within.map(|within| now.tick.saturating_add(within));
-        Message { destination: sent.destination.to_string(), headers, body: sent.body.clone(), expires }
+        let answer_on = reply_to.filter(|_| terms.is_none()).cloned();
+        Message { destination: sent.destination.to_string(), headers, body: sent.body.clone(), expires, answer_on }
     }
 }
 

@@ -297,6 +297,7 @@ fn only_who_received_a_message_may_answer_it() {
     operator.send_and_wait(message("/topic/mcollective.service.command").header("reply-to", REPLIES).with_body("ping"));
     let queue = node.stomp.frame().headers.get("reply-to").expect("a reply queue").to_owned();
     // Somebody who has the name from elsewhere, and never got the message.
+    // BUG: docs/protocol.md says that only a session that received the message may write; the broker takes it from anybody.
     for user in ["viewer", "peek"] {
         let mut other = Stomp::login(&broker, user);
         other.send(message(&queue).with_body("forged"));

@@ -154,6 +154,22 @@ fn what_init_makes_is_not_readable_by_others() {
 }
 
 #[test]
+fn what_init_says_to_do_next_can_be_done() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let said = broker::init(&parent.path().join("cluster"));
+    // BUG: it says `muster-agent --config FILE`; the command is `muster-agent run --config FILE`.
+    for line in said.stdout.lines().filter_map(|line| line.trim().strip_prefix("muster")) {
+        let words: Vec<String> = format!("muster{line}").split_whitespace().map(str::to_owned).collect();
+        if words.iter().any(|word| word == "--config") {
+            let help = run(Command::new(binary(&words[0])).args(&words[1..]).arg("--help"));
+            let known = run(Command::new(binary(&words[0])).args(&words[1..]).arg("--frobnicate"));
+            assert_eq!(help.code, 0, "{words:?}: {help:?}");
+            assert!(known.stderr.contains("--frobnicate"), "something else is wrong with {words:?}: {known:?}");
+        }
+    }
+}
+
+#[test]
 fn what_a_running_broker_makes_is_not_readable_by_others() {
     let broker = Broker::start();
     for path in files(broker.folder()) {
