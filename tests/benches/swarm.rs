@@ -43,8 +43,14 @@ async fn run(agents: usize) {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("noc1");
     let port = free_port();
-    command("musterd").args(["init", "--address", "127.0.0.1", "--listen"]).arg(format!("127.0.0.1:{port}")).arg("--dir").arg(&dir)
-        .stdout(Stdio::null()).status().unwrap();
+    command("musterd")
+        .args(["init", "--address", "127.0.0.1", "--listen"])
+        .arg(format!("127.0.0.1:{port}"))
+        .arg("--dir")
+        .arg(&dir)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
     let mut musterd = command("musterd");
     musterd.args(["run", "--config"]).arg(dir.join("musterd.toml")).stderr(Stdio::null());
     let broker = Running(musterd.spawn().unwrap());
@@ -54,14 +60,16 @@ async fn run(agents: usize) {
     let before = resident(broker.0.id());
 
     let user = "node-a-acme";
-    let password = SecretString::from(std::fs::read_to_string(dir.join("passwords").join(user)).unwrap().trim().to_owned());
+    let password =
+        SecretString::from(std::fs::read_to_string(dir.join("passwords").join(user)).unwrap().trim().to_owned());
     let (arrived, mut arrivals) = mpsc::channel(agents);
     // The first login computes the hash that the others find in the cache; then 16 at once, below the broker's cap for one address.
     let gate = Arc::new(Semaphore::new(1));
     let started = Instant::now();
     let mut tasks = Vec::new();
     for number in 0..agents {
-        let (address, tls, password, arrived, gate) = (address.clone(), tls.clone(), password.clone(), arrived.clone(), gate.clone());
+        let (address, tls, password, arrived, gate) =
+            (address.clone(), tls.clone(), password.clone(), arrived.clone(), gate.clone());
         tasks.push(tokio::spawn(async move {
             let permit = gate.acquire_owned().await.unwrap();
             let stream = connect(&address, &tls, Duration::from_secs(10)).await.unwrap();
@@ -78,12 +86,22 @@ async fn run(agents: usize) {
     }
     let storm = started.elapsed();
     let bytes = (resident(broker.0.id()) - before) / agents as u64;
-    println!("{agents} agents over TLS, each with registered facts (20 values): up in {:.2} s ({:.0}/s)", storm.as_secs_f64(), agents as f64 / storm.as_secs_f64());
-    println!("broker memory for an idle session with registered facts: {bytes} bytes (resident set, sockets in the kernel not counted)");
+    println!(
+        "{agents} agents over TLS, each with registered facts (20 values): up in {:.2} s ({:.0}/s)",
+        storm.as_secs_f64(),
+        agents as f64 / storm.as_secs_f64()
+    );
+    println!(
+        "broker memory for an idle session with registered facts: {bytes} bytes (resident set, sockets in the kernel not counted)"
+    );
 
-    let password = SecretString::from(std::fs::read_to_string(dir.join("passwords").join("alice")).unwrap_or_default().trim().to_owned());
+    let password = SecretString::from(
+        std::fs::read_to_string(dir.join("passwords").join("alice")).unwrap_or_default().trim().to_owned(),
+    );
     let operator = operator_name(&dir);
-    let password = if operator == "alice" { password } else {
+    let password = if operator == "alice" {
+        password
+    } else {
         SecretString::from(std::fs::read_to_string(dir.join("passwords").join(&operator)).unwrap().trim().to_owned())
     };
     let stream = connect(&address, &tls, Duration::from_secs(10)).await.unwrap();
@@ -114,13 +132,21 @@ async fn run(agents: usize) {
         times.push(begun.elapsed());
     }
     times.sort();
-    println!("muster find, from process start to exit, beside {agents} agents: median {:.1} ms of 10", times[5].as_secs_f64() * 1e3);
+    println!(
+        "muster find, from process start to exit, beside {agents} agents: median {:.1} ms of 10",
+        times[5].as_secs_f64() * 1e3
+    );
     for task in tasks {
         task.abort();
     }
 }
 
-async fn log_in(stream: Stream, user: &str, password: &SecretString, number: Option<usize>) -> (Session, Incoming<Stream>) {
+async fn log_in(
+    stream: Stream,
+    user: &str,
+    password: &SecretString,
+    number: Option<usize>,
+) -> (Session, Incoming<Stream>) {
     let node = number.map(|number| {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&number.to_le_bytes());
@@ -141,9 +167,11 @@ async fn agent(number: usize, session: Session, mut incoming: Incoming<Stream>, 
     facts["serial"] = json!(format!("s{number}"));
     facts["os"] = json!({"family": "Debian", "release": "12.11"});
     facts["cpu"] = json!({"count": number % 64});
-    let document = NodeDocument::from_value(json!({"facts": facts, "classes": ["web"], "modules": {"node": "x"}})).unwrap();
+    let document =
+        NodeDocument::from_value(json!({"facts": facts, "classes": ["web"], "modules": {"node": "x"}})).unwrap();
     let body = serde_json::to_vec(&document.to_value()).unwrap();
-    let frame = Frame::new(Command::Send).header("destination", "/muster/facts").header(header::REPLY_TO, "/temp-queue/agent");
+    let frame =
+        Frame::new(Command::Send).header("destination", "/muster/facts").header(header::REPLY_TO, "/temp-queue/agent");
     session.send(frame.header(header::HASH, &document.hash()).with_body(Bytes::from(body))).await.unwrap();
     while let Ok(frame) = incoming.next().await {
         if arrived.send(number).await.is_err() {
