@@ -23,6 +23,8 @@ pub use scalar::{Number, Scalar, ScalarRef};
 pub const MAX_BYTES: usize = 256 * 1024;
 /// Most distinct paths in a document, those of objects and lists included: each costs the index something.
 pub const MAX_PATHS: usize = 4096;
+/// Most values of a document, each element of a list counted: each may cost its place in an index.
+pub const MAX_VALUES: usize = 16_384;
 /// Deepest nesting of objects and lists, the document itself included.
 pub const MAX_DEPTH: usize = 32;
 /// Longest name of a fact, class or module, in bytes.
@@ -43,8 +45,8 @@ pub enum FactsError {
     /// Over [`MAX_DEPTH`].
     #[error("the document is nested deeper than {MAX_DEPTH}")]
     TooDeep,
-    /// Over [`MAX_PATHS`].
-    #[error("the document has more than {MAX_PATHS} fact paths")]
+    /// Over [`MAX_PATHS`], or over [`MAX_VALUES`].
+    #[error("the document has more than {MAX_PATHS} fact paths, or {MAX_VALUES} values in them")]
     TooManyPaths,
     /// A name that is empty, too long, or holds control characters.
     #[error("{0} {1:?} is empty, longer than {MAX_NAME} bytes or holds a control character")]
@@ -239,6 +241,8 @@ fn normalize(value: &mut Value, levels: usize) -> Result<(), FactsError> {
                 normalize(element, levels)?;
             }
         }
+        // -0.0 equals 0.0 and is written otherwise: a difference would not see it, and the hashes of both sides would part.
+        Value::Number(number) if number.is_f64() && number.as_f64() == Some(0.0) => *value = Value::from(0.0),
         _ => {}
     }
     Ok(())
@@ -248,8 +252,8 @@ fn normalize(value: &mut Value, levels: usize) -> Result<(), FactsError> {
 fn has_too_many_paths(value: &Value) -> bool {
     let mut visits = 0;
     walk(value, &mut |_, _| visits += 1);
-    if visits <= MAX_PATHS {
-        return false;
+    if visits <= MAX_PATHS || visits > MAX_VALUES {
+        return visits > MAX_VALUES;
     }
     let mut paths = HashSet::new();
     walk(value, &mut |names, _| {

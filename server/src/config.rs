@@ -147,6 +147,8 @@ pub struct Limits {
     /// Of these, from one address; 0: no limit, for whole data centers that come from one address.
     #[serde(deserialize_with = "count::<_, 0, 10_000_000>")]
     pub connections_per_address: usize,
+    /// Sessions of one user; 0 is no limit.
+    pub sessions_per_user: usize,
     /// Subscriptions of one session, reply queues included.
     #[serde(deserialize_with = "count::<_, 1, 1_000_000>")]
     pub subscriptions: usize,
@@ -181,6 +183,7 @@ impl Default for Limits {
             pending_per_address: 32,
             connections: 65_536,
             connections_per_address: 0,
+            sessions_per_user: 0,
             subscriptions: 1000,
             outbox: 8 * 1024 * 1024,
             in_flight: 64,
@@ -441,6 +444,7 @@ mod tests {
             "pending-per-address",
             "connections",
             "connections-per-address",
+            "sessions-per-user",
             "subscriptions",
             "outbox",
             "in-flight",

@@ -38,6 +38,9 @@ const CONSUMED: &[&str] = &[
     header::BASE,
 ];
 
+/// Facts that one find may show.
+const FACTS_MOST: usize = 64;
+
 /// Turns the frames of one session into inputs.
 #[derive(Debug)]
 pub struct Intake {
@@ -131,9 +134,16 @@ impl Intake {
         let reply_to = headers.get(header::REPLY_TO).map(reply_queue).transpose()?;
         let request = headers.get(header::REQUEST).map(request_id).transpose()?;
         let purpose = self.purpose(frame, &destination, request.is_some())?;
+        let target = target(headers)?;
+        let nodes = nodes(headers)?;
+        refuse_idle_guards(headers, &purpose)?;
+        if nodes.is_some() && matches!(target, Target::Absent) {
+            let text = format!("{}: it narrows a target; give {} too", header::NODES, header::TARGET);
+            return Err(Refusal::new(Code::BadHeader, text));
+        }
         Ok(Sent {
-            target: target(headers)?,
-            nodes: nodes(headers)?,
+            target,
+            nodes,
             expires_within: expires_within(headers, unix)?,
             headers: headers.iter().filter(|(name, _)| !CONSUMED.contains(name)).collect(),
             body: detached(&frame.body),
@@ -161,6 +171,9 @@ impl Intake {
             "facts" => Purpose::Facts(self.facts(frame)?),
             "find" => {
                 let query: FindQuery = body(frame)?;
+                if query.facts.len() > FACTS_MOST {
+                    return Err(Refusal::new(Code::BadBody, format!("facts: at most {FACTS_MOST} to a query")));
+                }
                 let facts = query.facts.iter().map(|path| fact_path(path)).collect::<Result<_, _>>()?;
                 let from_row = match query.cursor {
                     Some(cursor) => cursor
@@ -224,20 +237,35 @@ impl Intake {
 
 /// A body of its own: a slice would keep the whole read buffer alive for as long as one slow session holds the message.
 fn detached(body: &Bytes) -> Bytes {
-    if body.len() < 4096 { Bytes::copy_from_slice(body) } else { body.clone() }
+    if body.len() < 65_536 { Bytes::copy_from_slice(body) } else { body.clone() }
 }
 
 /// Headers that only a broker sets, that belong to CONNECT, or that nobody knows: a misspelt guard must not pass for none.
 fn refuse_foreign(headers: &Headers) -> Result<(), Refusal> {
     for (name, _) in headers.iter() {
-        if header::STAMPED.contains(&name) {
+        // A client that trims or folds case must not take a lookalike for the stamp.
+        let plain = name.trim().to_ascii_lowercase();
+        if header::STAMPED.contains(&plain.as_str()) {
             return Err(Refusal::new(Code::ForbiddenHeader, format!("{name}: only a broker sets this header")));
         }
-        if name.starts_with("muster-") && !CONSUMED.contains(&name) {
+        if plain.starts_with("muster-") && !CONSUMED.contains(&name) {
             return Err(Refusal::new(Code::BadHeader, format!("{}: no such header in a SEND", shown(name))));
         }
     }
     Ok(())
+}
+
+/// A guard on something that is no request would guard nothing.
+fn refuse_idle_guards(headers: &Headers, purpose: &Purpose) -> Result<(), Refusal> {
+    const GUARDS: [&str; 5] =
+        [header::START_WITHIN, header::REPLY_WITHIN, header::MAX_TARGETS, header::EXPECT_TARGETS, header::DRY_RUN];
+    match GUARDS.iter().find(|name| headers.contains(name)) {
+        Some(name) if !matches!(purpose, Purpose::Request(_)) => Err(Refusal::new(
+            Code::BadHeader,
+            format!("{name}: only a request has terms; give {} too", header::REQUEST),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The reply queue on which a refused SEND is answered.

@@ -106,7 +106,9 @@ impl Logins {
         if let Some(wait) = self.must_wait(&pair, now.tick) {
             return Err(busy(wait, "too many wrong passwords from this address for this user"));
         }
-        let reserve = user.as_ref().is_some_and(|user| user.kind != Kind::Agent);
+        // By what it claims, not by what the user is: whether a user exists must not show in the time.
+        let reserve = claim.node.is_none();
+        self.hold(&pair, now.tick);
         let permit = self.pool.enter(reserve).await.ok_or_else(|| busy(self.jitter(), "too many logins at once"))?;
         let password = claim.password.clone();
         let known = phc.is_some();
@@ -129,11 +131,6 @@ impl Logins {
         };
         self.note_failure(pair, self.clock.tick());
         Err(failed(reason))
-    }
-
-    /// Forgets every verified password: after a policy change.
-    pub fn flush(&self) {
-        lock(&self.verified).clear();
     }
 
     /// Keyed, so that a memory dump of the table is no list of passwords; the PHC string in it makes a changed password miss.
@@ -166,6 +163,13 @@ impl Logins {
 
     fn must_wait(&self, pair: &(IpAddr, String), now: u64) -> Option<u64> {
         lock(&self.failures).get(pair).map(|f| f.until.saturating_sub(now)).filter(|wait| *wait > 0)
+    }
+
+    /// A pair that has failed before checks one password at a time.
+    fn hold(&self, pair: &(IpAddr, String), now: u64) {
+        if let Some(failure) = lock(&self.failures).get_mut(pair) {
+            failure.until = failure.until.max(now + BACK_OFF_FIRST);
+        }
     }
 
     fn note_failure(&self, pair: (IpAddr, String), now: u64) {

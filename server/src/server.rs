@@ -45,6 +45,9 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// The task that owns the broker ended.
+    #[error("the hub ended by a fault; the log says more")]
+    Hub,
     /// Signals cannot be heard.
     #[error("cannot listen for signals: {0}")]
     Signal(io::Error),
@@ -72,6 +75,8 @@ pub struct Running {
     addresses: Vec<SocketAddr>,
     started: Instant,
     stop: watch::Sender<bool>,
+    reloading: tokio::sync::Mutex<()>,
+    hub_task: tokio::sync::Mutex<tokio::task::JoinHandle<()>>,
 }
 
 /// Checks everything that a configuration names, as `musterd check` does.
@@ -100,9 +105,10 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         name: config.broker.name.clone(),
         subscriptions: limits.subscriptions,
         in_flight: limits.in_flight,
+        sessions_per_user: limits.sessions_per_user,
         memory,
     };
-    let (hub, _task) = Hub::start(Broker::new(settings, first));
+    let (hub, hub_task) = Hub::start(Broker::new(settings, first));
     let logins = Logins::new(policy_seen, hub.clock(), limits.logins(), limits.login_queue);
     let head = limits.max_header.saturating_mul(4).min(limits.max_frame);
     let frames = Limits {
@@ -143,6 +149,8 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         addresses,
         started: Instant::now(),
         stop,
+        reloading: tokio::sync::Mutex::default(),
+        hub_task: tokio::sync::Mutex::new(hub_task),
     });
     tokio::spawn(control::serve(control, running.clone(), stopped));
     tracing::info!(broker = %config.broker.name, addresses = ?running.addresses, "ready");
@@ -176,8 +184,11 @@ pub async fn run(config: &Config) -> Result<(), StartError> {
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let mut hub = running.hub_task.lock().await;
     loop {
         tokio::select! {
+            // A broker that cannot decide any more must not look alive: whoever watches it starts it again.
+            _ = &mut *hub => return Err(StartError::Hub),
             _ = term.recv() => break,
             _ = int.recv() => break,
             _ = hup.recv() => {
@@ -200,11 +211,13 @@ impl Running {
 
     /// Reads the policy again: the new one holds for everybody at once, or the old one stays.
     pub async fn reload(&self) -> Result<String, LoadError> {
+        // One at a time: what was read last is what holds.
+        let _turn = self.reloading.lock().await;
         match policy::load(&self.policy_file) {
             Ok(policy) => {
-                self.policy.send_replace(policy.clone());
-                self.shared.logins.flush();
-                self.shared.hub.tell(Event::Policy(policy)).await;
+                self.shared.hub.tell(Event::Policy(policy.clone())).await;
+                // Logins that were checked in between are weighed again by the broker when they open.
+                self.policy.send_replace(policy);
                 tracing::info!(file = %self.policy_file.display(), "policy reloaded");
                 Ok(self.policy_file.display().to_string())
             }

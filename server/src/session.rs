@@ -277,7 +277,7 @@ async fn write_items<S: AsyncWrite>(
         let mut over = false;
         for item in batch.drain(..) {
             over |= matches!(item, Item::Close(_));
-            writer.encode(item, beats);
+            writer.encode(item, beats, clock.tick());
         }
         writer.flush().await?;
         if over {
@@ -354,11 +354,11 @@ struct Writer<S> {
 }
 
 impl<S: AsyncWrite> Writer<S> {
-    fn encode(&mut self, item: Item, beats: &Beats) {
+    fn encode(&mut self, item: Item, beats: &Beats, now: u64) {
         let out = &mut self.out;
         match item {
             Item::Message { message, subscription, number } => {
-                encode_message(&message, &subscription, number, self.version, out)
+                encode_message(&message, &subscription, number, self.version, now, out)
             }
             Item::Receipt(id) => {
                 Encoder::start(Command::Receipt, self.version, out).header("receipt-id", &id).finish(b"")
@@ -398,13 +398,19 @@ impl<S: AsyncWrite> Writer<S> {
     }
 }
 
-fn encode_message(message: &Message, subscription: &str, number: u64, version: Version, out: &mut BytesMut) {
+/// `now`, monotonic ms: of the time to start in, what is left is written.
+fn encode_message(message: &Message, subscription: &str, number: u64, version: Version, now: u64, out: &mut BytesMut) {
     let mut encoder = Encoder::start(Command::Message, version, out)
         .header("destination", &message.destination)
         .header("message-id", &number.to_string())
         .header("subscription", subscription);
     for (name, value) in message.headers.iter() {
-        encoder = encoder.header(name, value);
+        encoder = match message.expires {
+            Some(expires) if name == header::START_WITHIN => {
+                encoder.header(name, &expires.saturating_sub(now).to_string())
+            }
+            _ => encoder.header(name, value),
+        };
     }
     encoder.finish(&message.body);
 }

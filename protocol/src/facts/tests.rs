@@ -126,3 +126,15 @@ proptest! {
         prop_assert_eq!(document.redact(|_| true), json!({}));
     }
 }
+
+#[test]
+fn negative_zero_is_zero_so_that_hashes_agree() {
+    let zero = |text: &str| Facts::parse(text.as_bytes()).expect("facts");
+    assert_eq!(zero(r#"{"a":-0.0,"b":[-0.0]}"#).hash(), zero(r#"{"a":0.0,"b":[0.0]}"#).hash());
+}
+
+#[test]
+fn values_of_lists_count() {
+    let list: Vec<u32> = (0..20_000).collect();
+    assert!(matches!(Facts::from_value(json!({ "a": list })), Err(FactsError::TooManyPaths)));
+}

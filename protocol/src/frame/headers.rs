@@ -111,7 +111,7 @@ impl Headers {
     }
 
     /// The bytes that the headers take on the wire, escapes not counted.
-    pub(super) fn wire_len(&self) -> usize {
+    pub fn wire_len(&self) -> usize {
         let line = |span: &Span| (span.end - span.start) as usize + 1;
         self.spans.iter().map(line).sum()
     }

@@ -1,6 +1,6 @@
 //! What is a STOMP frame, and what of it do we accept?
 //!
-//! [`Decoder`] turns received bytes into frames, [`encode`] and [`Encoder`] turn frames into bytes; neither does I/O.
+//! [`Decoder`] turns received bytes into frames, [`encode()`] and [`Encoder`] turn frames into bytes; neither does I/O.
 //! Where STOMP leaves room, or its versions differ:
 //!
 //! - Header values are taken exactly as they stand: nothing is trimmed, in 1.0 neither.

@@ -27,7 +27,7 @@ use queues::Queues;
 use requests::Requests;
 use send::{Announced, Fanout};
 use sessions::{Session, Sessions, Subscription};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use subscriptions::Subscriptions;
 
@@ -46,6 +46,8 @@ pub struct Settings {
     pub subscriptions: usize,
     /// Requests of one session that are not accounted for.
     pub in_flight: usize,
+    /// Sessions of one user; 0 is no limit.
+    pub sessions_per_user: usize,
     /// How long and how many gone nodes are remembered.
     pub memory: Memory,
 }
@@ -80,6 +82,10 @@ pub struct Broker {
     counters: Counters,
     lanes: HashMap<SessionId, Lane>,
     turns: VecDeque<SessionId>,
+    /// When sessions end because their user expires, monotonic ms.
+    expiries: BTreeSet<(u64, SessionId)>,
+    /// Sessions of each user.
+    per_user: HashMap<String, usize>,
     notes: Vec<Note>,
 }
 
@@ -105,6 +111,8 @@ impl Broker {
             counters: Counters::default(),
             lanes: HashMap::new(),
             turns: VecDeque::new(),
+            expiries: BTreeSet::new(),
+            per_user: HashMap::new(),
             notes: Vec::new(),
         }
     }
@@ -128,7 +136,8 @@ impl Broker {
         if !self.turns.is_empty() {
             return Some(now.tick);
         }
-        [self.requests.next_deadline(), self.nodes.next_deadline()].into_iter().flatten().min()
+        let expiry = self.expiries.first().map(|(at, _)| *at);
+        [self.requests.next_deadline(), self.nodes.next_deadline(), expiry].into_iter().flatten().min()
     }
 
     /// The log lines since the last call.
@@ -172,6 +181,12 @@ impl Broker {
             outbox.close(Some(refusal), true);
             return;
         };
+        let most = self.settings.sessions_per_user;
+        if most > 0 && self.per_user.get(&user.name).is_some_and(|sessions| *sessions >= most) {
+            let text = format!("{} has {most} sessions, which is the limit", user.name);
+            outbox.close(Some(Refusal::new(Code::Limit, text)), true);
+            return;
+        }
         let mut row = None;
         if let Some(hello) = node {
             if let Some(current) = self.nodes.row(&hello.id).and_then(|row| self.nodes.get(row)) {
@@ -204,6 +219,8 @@ impl Broker {
                 .with("user", &user.name)
                 .with("peer", peer),
         );
+        self.note_expiry(session, &user, now);
+        *self.per_user.entry(user.name.clone()).or_default() += 1;
         let mut opened = Session::new(user, peer, outbox);
         opened.row = row;
         self.sessions.insert(session, opened);
@@ -393,7 +410,9 @@ impl Broker {
 
     /// Ends a session from this side; what it already has in its outbox is still sent, unless it does not read.
     fn close(&mut self, id: SessionId, refusal: Option<Refusal>, reason: &str, now: Now) {
-        let at_once = refusal.as_ref().is_some_and(|r| r.code == Code::SlowConsumer);
+        // Who may no longer read does not get what waits, and who does not read never will.
+        let at_once = |r: &Refusal| matches!(r.code, Code::SlowConsumer | Code::Revoked | Code::Moved);
+        let at_once = refusal.as_ref().is_some_and(at_once);
         if let Some(session) = self.sessions.get(id) {
             session.outbox().close(refusal, at_once);
         }
@@ -405,6 +424,12 @@ impl Broker {
         let Some(session) = self.sessions.remove(id) else { return };
         session.outbox().close(None, false);
         self.lanes.remove(&id);
+        if let Some(sessions) = self.per_user.get_mut(&session.user.name) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.per_user.remove(&session.user.name);
+            }
+        }
         for subscription in &session.subscriptions {
             self.subscriptions.remove(id, &subscription.pattern);
         }
@@ -447,10 +472,12 @@ impl Broker {
                     && new.barred(session.peer.ip(), now.unix / 1000).is_none()
             };
             match self.access.user(&session.user.name).filter(same) {
-                None => over.push((
-                    id,
-                    "the user was removed, disabled or changed; log in again if it still exists".to_owned(),
-                )),
+                None => {
+                    // Group sets of two policies do not mix: until it is closed, the session has none.
+                    session.user = Arc::new(session.user.without_groups());
+                    let text = "the user was removed, disabled, expired or changed; log in again if it still exists";
+                    over.push((id, text.to_owned()));
+                }
                 Some(user) => {
                     session.user = user.clone();
                     let lost = session.subscriptions.iter().find(|s| !self.access.covers(user, &s.pattern));
@@ -459,6 +486,11 @@ impl Broker {
                     }
                 }
             }
+        }
+        self.expiries.clear();
+        let users: Vec<_> = self.sessions.iter().map(|(id, session)| (id, session.user.clone())).collect();
+        for (id, user) in users {
+            self.note_expiry(id, &user, now);
         }
         for (id, text) in over {
             self.close(id, Some(Refusal::new(Code::Revoked, text)), "revoked", now);
@@ -481,6 +513,17 @@ impl Broker {
             self.expire_request(key, now);
         }
         self.nodes.expire(now.tick);
+        while let Some(&(at, id)) = self.expiries.first().filter(|(at, _)| *at <= now.tick) {
+            self.expiries.remove(&(at, id));
+            self.close(id, Some(Refusal::new(Code::Revoked, "the user has expired")), "revoked", now);
+        }
+    }
+
+    fn note_expiry(&mut self, session: SessionId, user: &access::User, now: Now) {
+        if let Some(expires) = user.expires {
+            let left = expires.saturating_mul(1000).saturating_sub(now.unix);
+            self.expiries.insert((now.tick.saturating_add(left), session));
+        }
     }
 
     fn note(&mut self, note: Note) {
@@ -500,11 +543,7 @@ impl Broker {
 
     /// Whether a topic lies in a targeted collective.
     fn is_targeted(&self, destination: &Destination) -> bool {
-        let first = destination.segments().next();
-        self.access
-            .collectives()
-            .iter()
-            .any(|collective| collective.targeted && first == Some(collective.name.as_str()))
+        destination.segments().next().is_some_and(|first| self.access.is_targeted(first))
     }
 }
 

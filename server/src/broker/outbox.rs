@@ -59,7 +59,7 @@ impl Item {
         ITEM_BYTES
             + match self {
                 Item::Message { message, .. } => {
-                    message.body.len() + message.destination.len() + 32 * message.headers.len()
+                    message.body.len() + message.destination.len() + message.headers.wire_len()
                 }
                 Item::Receipt(id) => id.len(),
                 Item::Connected { .. } | Item::Close(_) => 0,

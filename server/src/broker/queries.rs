@@ -23,6 +23,9 @@ const GONE_MOST: usize = 1_000;
 /// Rows whose documents are parsed for one page, beyond which the page ends early: parsing is what costs.
 const PARSED_MOST: usize = 64;
 
+/// Bytes of facts after which a page ends, so that no answer fills an outbox.
+const PAGE_BYTES: usize = 256 * 1024;
+
 /// Where an answer goes.
 struct Asker {
     session: SessionId,
@@ -141,6 +144,7 @@ impl Broker {
             self.refuse_hidden_path(session, path)?;
         }
         let scope = session.user.scope.as_ref();
+        let looked_at = self.nodes.cost(filter, scope);
         let mut rows = self.nodes.matching(filter, scope);
         if let Some(module) = &find.module {
             rows &= self.nodes.with_module(module);
@@ -152,18 +156,21 @@ impl Broker {
         let hidden = self.access.hidden(&session.user);
         let limit = if find.facts.is_empty() { find.limit } else { find.limit.min(PARSED_MOST) };
         rows.remove_range(..find.from_row);
-        let mut page = rows.iter();
-        let mut nodes = Vec::new();
-        for row in page.by_ref().take(limit) {
+        let (mut page, mut nodes, mut bytes) = (rows.iter(), Vec::new(), 0);
+        while nodes.len() < limit && bytes < PAGE_BYTES {
+            let Some(row) = page.next() else { break };
             let Some(node) = self.nodes.get(row) else { continue };
             let facts = if find.facts.is_empty() {
                 Map::new()
             } else {
                 self.facts_of(row, &find.facts, |path| hidden.hides(path))
             };
+            if !facts.is_empty() {
+                bytes += json_bytes(&facts).len();
+            }
             nodes.push(FoundNode {
                 id: node.id,
-                display: shown(node.display(), |path| hidden.hides(path)),
+                display: shown(node.display(), |path| hidden.touches(path)),
                 facts,
                 since: node.since,
             });
@@ -173,13 +180,13 @@ impl Broker {
             0 if only.is_none() => self.nodes.gone_matching(filter, scope, GONE_MOST),
             _ => Vec::new(),
         };
-        let gone = gone.into_iter().map(|gone| gone_node(gone, |path| hidden.hides(path))).collect();
+        let gone = gone.into_iter().map(|gone| gone_node(gone, |path| hidden.touches(path))).collect();
         // What a node that registers will report is not known, so nobody with a scope learns of it.
         let registering = if scope.is_none() { self.nodes.registering() as u64 } else { 0 };
         let cost = nodes.len() * if find.facts.is_empty() { 1 } else { 8 };
         let answer = FindAnswer { count, nodes, next, registering, gone };
         self.reply_with(asker, &answer, now);
-        Ok(64 + cost)
+        Ok(64 + looked_at + cost)
     }
 
     fn facts_of(&self, row: u32, paths: &[Path], hides: impl Fn(&Path) -> bool) -> Map<String, Value> {
@@ -199,6 +206,7 @@ impl Broker {
         let Some(session) = self.sessions.get(asker.session) else { return Ok(1) };
         let filter = self.visible(session, target)?;
         self.refuse_hidden_path(session, fact)?;
+        let looked_at = self.nodes.cost(filter, session.user.scope.as_ref());
         let rows = self.nodes.matching(filter, session.user.scope.as_ref());
         let report = self.nodes.index().report(fact, &rows);
         let more = report.values.len().saturating_sub(limit) as u64;
@@ -208,7 +216,7 @@ impl Broker {
             .collect();
         let missing = report.missing + report.without_value;
         self.reply_with(asker, &ReportAnswer { count: rows.len(), values, missing, more }, now);
-        Ok(256)
+        Ok(256 + looked_at)
     }
 
     fn node(&mut self, asker: &Asker, id: NodeId, explain: Option<&Filter>, now: Now) -> Result<usize, Refusal> {
@@ -249,7 +257,7 @@ impl Broker {
             asserted: Vec::new(),
             classes: Vec::new(),
             modules: Default::default(),
-            display: shown(display, |path| hidden.hides(path)),
+            display: shown(display, |path| hidden.touches(path)),
             explanation: None,
         };
         if let Some(whole) = whole {

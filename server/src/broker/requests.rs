@@ -40,6 +40,7 @@ pub struct Pending {
     pub delivering: bool,
     /// Rows that have not answered. A row leaves when its session ends, before it can be taken by another node.
     pub waiting: RoaringBitmap,
+    started: RoaringBitmap,
     states: BTreeMap<State, u64>,
 }
 
@@ -67,7 +68,18 @@ impl Requests {
         self.by_id.insert(name, key);
         self.deadlines.insert((deadline, key));
         let (waiting, states) = (targets, BTreeMap::new());
-        self.pending.insert(key, Pending { asked, deadline, cancelled: false, delivering: true, waiting, states });
+        self.pending.insert(
+            key,
+            Pending {
+                asked,
+                deadline,
+                cancelled: false,
+                delivering: true,
+                waiting,
+                started: RoaringBitmap::new(),
+                states,
+            },
+        );
         Some(key)
     }
 
@@ -84,6 +96,11 @@ impl Requests {
     /// The caller's request of this id.
     pub fn of_caller(&self, caller: SessionId, id: &RequestId) -> Option<Key> {
         self.pending.iter().find(|(_, p)| p.asked.caller == caller && p.asked.id == *id).map(|(key, _)| *key)
+    }
+
+    /// The row has begun. False if it said so before, or is not waited for.
+    pub fn start(&mut self, key: Key, row: u32) -> bool {
+        self.pending.get_mut(&key).is_some_and(|pending| pending.waiting.contains(row) && pending.started.insert(row))
     }
 
     /// The row ends in `state`. False if it was not asked or has already ended: nothing changes then.

@@ -31,7 +31,6 @@ const CANCEL_CONFIRM: u64 = 5_000;
 pub(super) struct Fanout {
     destination: Destination,
     message: Arc<Message>,
-    readers: GroupSet,
     targets: Targets,
 }
 
@@ -40,7 +39,7 @@ enum Targets {
     /// Sessions that subscribe, for a message without target.
     Subscribers(std::vec::IntoIter<SessionId>),
     /// Rows as they were frozen, for a message with a target.
-    Rows { rows: std::vec::IntoIter<u32>, frozen: Generation, request: Option<(Key, u64)>, dry_run: bool },
+    Rows { rows: std::vec::IntoIter<(u32, NodeId)>, frozen: Generation, request: Option<(Key, u64)>, dry_run: bool },
 }
 
 /// A node whose coming, going or change is told.
@@ -65,7 +64,12 @@ impl Broker {
         let result = match sent.destination.kind() {
             Kind::TempQueue | Kind::RemoteTempQueue => self.reply(id, sent, now).map(|()| (1, None)),
             Kind::Muster => self.query(id, sent, now).map(|cost| (cost, None)),
-            Kind::Topic | Kind::Queue => self.publish(id, sent, now).map(|fanout| (1, fanout)),
+            Kind::Topic | Kind::Queue => {
+                let target = if let Target::Filter(filter) = &sent.target { Some(filter) } else { None };
+                let scope = self.sessions.get(id).and_then(|s| s.user.scope.as_ref());
+                let cost = self.nodes.cost(target, scope);
+                self.publish(id, sent, now).map(|fanout| (cost, fanout))
+            }
         };
         match result {
             Ok(work) => {
@@ -112,10 +116,9 @@ impl Broker {
                 ));
             }
             if request.is_none() {
-                let readers = self.access.granted(Right::Read, &sent.destination);
                 let message = Arc::new(self.message(&user, &sent, reply_to.as_ref(), None, None, now));
                 let targets = Targets::Subscribers(self.subscriptions.of(&sent.destination).into_iter());
-                return Ok(Some(Fanout { destination: sent.destination, message, readers, targets }));
+                return Ok(Some(Fanout { destination: sent.destination, message, targets }));
             }
         }
         let resolved = self.resolve(&user, &sent)?;
@@ -154,7 +157,8 @@ impl Broker {
             rows &= nodes.iter().filter_map(|id| self.nodes.row(id)).collect::<RoaringBitmap>();
         }
         let collective = sent.destination.segments().next().unwrap_or_default().to_owned();
-        if self.access.collectives().len() > 1 {
+        // With one collective all nodes are in it.
+        if !matches!(self.access.collectives(), [only] if only.name == collective) {
             rows = rows
                 .into_iter()
                 .filter(|row| self.nodes.get(*row).is_some_and(|n| *n.collective == *collective))
@@ -228,7 +232,7 @@ impl Broker {
             request_note("request accepted", user, &request, &sent.destination, count).with("dry_run", terms.dry_run),
         );
         if count == 0 {
-            self.accepted(key, count, &[], false, now);
+            self.accepted(key, count, &[], self.nodes.generation(), false, now);
         }
         Ok(Some(self.fanout(sent.destination, message, resolved.rows, Some((key, count)), terms.dry_run)))
     }
@@ -241,37 +245,38 @@ impl Broker {
         request: Option<(Key, u64)>,
         dry_run: bool,
     ) -> Fanout {
-        let readers = self.access.granted(Right::Read, &destination);
-        let rows = rows.into_iter().collect::<Vec<u32>>().into_iter();
+        let named = |row| Some((row, self.nodes.get(row)?.id));
+        let rows = rows.into_iter().filter_map(named).collect::<Vec<_>>().into_iter();
         Fanout {
             destination,
             message,
-            readers,
             targets: Targets::Rows { rows, frozen: self.nodes.generation(), request, dry_run },
         }
     }
 
     /// One slice of a fan-out: what it cost, and what is left.
     pub(super) fn deliver_slice(&mut self, mut fanout: Fanout, now: Now) -> (usize, Option<Fanout>) {
+        // Asked for each slice: a policy that came in between holds for the rest.
+        let readers = self.access.granted(Right::Read, &fanout.destination);
         let (cost, is_over) = match &mut fanout.targets {
             Targets::Subscribers(sessions) => {
                 let slice: Vec<SessionId> = sessions.by_ref().take(SLICE).collect();
                 let is_over = sessions.len() == 0;
-                let permit = Permit::Topic { destination: &fanout.destination, readers: &fanout.readers };
+                let permit = Permit::Topic { destination: &fanout.destination, readers: &readers };
                 for to in &slice {
                     self.hand(*to, &fanout.message, permit, now);
                 }
                 (slice.len(), is_over)
             }
             Targets::Rows { rows, frozen, request, dry_run } => {
-                let slice: Vec<u32> = rows.by_ref().take(SLICE).collect();
+                let slice: Vec<(u32, NodeId)> = rows.by_ref().take(SLICE).collect();
                 let (is_over, frozen, request, dry_run) = (rows.len() == 0, *frozen, *request, *dry_run);
                 if let Some((key, count)) = request.filter(|_| !slice.is_empty()) {
-                    self.accepted(key, count, &slice, !is_over, now);
+                    self.accepted(key, count, &slice, frozen, !is_over, now);
                 }
                 if !dry_run {
-                    for row in &slice {
-                        self.deliver_row(*row, &fanout, frozen, request.map(|(key, _)| key), now);
+                    for (row, _) in &slice {
+                        self.deliver_row(*row, &fanout, &readers, frozen, request.map(|(key, _)| key), now);
                     }
                 }
                 if let Some((key, _)) = request.filter(|_| is_over) {
@@ -284,13 +289,21 @@ impl Broker {
         (cost, (!is_over).then_some(fanout))
     }
 
-    fn deliver_row(&mut self, row: u32, fanout: &Fanout, frozen: Generation, request: Option<Key>, now: Now) {
+    fn deliver_row(
+        &mut self,
+        row: u32,
+        fanout: &Fanout,
+        readers: &GroupSet,
+        frozen: Generation,
+        request: Option<Key>,
+        now: Now,
+    ) {
         // A row that ended while slices before it went out is already lost; one that was born since is another node.
         let Some(to) = self.nodes.get(row).filter(|node| node.born <= frozen).map(|node| node.session) else { return };
         if request.is_some_and(|key| self.requests.get(key).is_none_or(|p| !p.waiting.contains(row))) {
             return;
         }
-        let permit = Permit::Topic { destination: &fanout.destination, readers: &fanout.readers };
+        let permit = Permit::Topic { destination: &fanout.destination, readers };
         let delivery = self.hand(to, &fanout.message, permit, now);
         if let (Delivery::NotWanted, Some(key)) = (delivery, request) {
             self.settle(key, row, State::Lost, Some("the node does not subscribe to this action"), now);
@@ -360,23 +373,24 @@ impl Broker {
         };
         let node = self.nodes.get(row).map(|n| n.id);
         let (Some(node), Some(caller)) = (node, self.requests.get(key).map(|p| p.asked.caller)) else { return };
-        let event = match answer {
-            Answer::Started => Event::Started,
-            Answer::Reply(_) => Event::Reply,
+        let Answer::Reply(state) = answer else {
+            // Once for a node, and without a body: what a node may make its asker read is bounded by one reply.
+            if self.requests.start(key, row) {
+                let mut headers = event_headers(Some(request), Event::Started);
+                headers.push(header::NODE, &node.to_string());
+                self.put_on_queue(queue, headers, Bytes::new(), now);
+            }
+            return;
         };
-        let mut headers = event_headers(Some(request), event);
+        let mut headers = event_headers(Some(request), Event::Reply);
         headers.push(header::NODE, &node.to_string());
-        if let Answer::Reply(state) = answer {
-            headers.push(header::STATUS, state.as_str());
-            headers.push(header::DISPLAY, &json_text(&self.display(caller, row)));
-            headers.push("content-type", "application/json");
-        }
+        headers.push(header::STATUS, state.as_str());
+        headers.push(header::DISPLAY, &json_text(&self.display(caller, row)));
+        headers.push("content-type", "application/json");
         self.put_on_queue(queue, headers, sent.body.clone(), now);
-        if let Answer::Reply(state) = answer {
-            self.counters.replies += 1;
-            self.requests.settle(key, row, state);
-            self.finish(key, now);
-        }
+        self.counters.replies += 1;
+        self.requests.settle(key, row, state);
+        self.finish(key, now);
     }
 
     /// The node of a row is gone: whatever it owed is lost, and said at once.
@@ -454,7 +468,8 @@ impl Broker {
         self.put_on_queue(&pending.asked.queue, headers, json_bytes(&done), now);
     }
 
-    fn accepted(&mut self, key: Key, count: u64, rows: &[u32], more: bool, now: Now) {
+    /// One chunk of the targets, by the ids that were frozen: a node that has gone since is named, whoever took its row is not.
+    fn accepted(&mut self, key: Key, count: u64, rows: &[(u32, NodeId)], frozen: Generation, more: bool, now: Now) {
         let Some(pending) = self.requests.get(key) else { return };
         let (caller, queue) = (pending.asked.caller, pending.asked.queue.clone());
         let mut headers = event_headers(Some(&pending.asked.id), Event::Accepted);
@@ -462,9 +477,10 @@ impl Broker {
         if more {
             headers.push(header::MORE, "true");
         }
-        let nodes = rows
-            .iter()
-            .filter_map(|row| Some(NodeRef { id: self.nodes.get(*row)?.id, display: self.display(caller, *row) }));
+        let nodes = rows.iter().map(|(row, id)| {
+            let is_there = self.nodes.get(*row).is_some_and(|node| node.born <= frozen);
+            NodeRef { id: *id, display: if is_there { self.display(caller, *row) } else { serde_json::Map::new() } }
+        });
         let body = json_bytes(&Accepted { broker: self.settings.name.clone(), nodes: nodes.collect() });
         self.put_on_queue(&queue, headers, body, now);
     }
@@ -539,7 +555,7 @@ impl Broker {
         let node = self.nodes.get(row).map_or(&[][..], Node::display);
         let Some(viewer) = self.sessions.get(viewer) else { return serde_json::Map::new() };
         let hidden = self.access.hidden(&viewer.user);
-        shown(node, |path| hidden.hides(path))
+        shown(node, |path| hidden.touches(path))
     }
 
     /// Tells the subscribers of `COLLECTIVE.registration`, each as its scope and hidden facts allow.
@@ -554,7 +570,7 @@ impl Broker {
                 continue;
             }
             let hidden = self.access.hidden(&user);
-            let paths = self.access.display().iter().filter(|path| !hidden.hides(path));
+            let paths = self.access.display().iter().filter(|path| !hidden.touches(path));
             let display: serde_json::Map<String, serde_json::Value> =
                 paths.filter_map(|path| Some((path.to_string(), facts.get(path)?.clone()))).collect();
             let body = serde_json::json!({ "event": what, "node": node.id, "display": display, "reason": reason });
@@ -598,9 +614,11 @@ impl Broker {
                 Some(filter) => headers.push(header::TARGET, &filter.to_string()),
                 None => headers.push(header::TARGET, TARGET_ALL),
             }
-            headers.push(header::START_WITHIN, &terms.start_within.to_string());
+            let start = within.map_or(terms.start_within, |within| within.min(terms.start_within));
+            // What is left of it is written when the message is: see `crate::session`.
+            headers.push(header::START_WITHIN, &start.to_string());
             headers.push(header::REPLY_WITHIN, &terms.reply_within.to_string());
-            within = Some(within.map_or(terms.start_within, |w| w.min(terms.start_within)));
+            within = Some(start);
         }
         let expires = within.map(|within| now.tick.saturating_add(within));
         let answer_on = reply_to.filter(|_| terms.is_none()).cloned();

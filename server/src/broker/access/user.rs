@@ -87,6 +87,11 @@ pub struct User {
 }
 
 impl User {
+    /// The same user in no group: who has lost everything and is about to be told.
+    pub fn without_groups(&self) -> User {
+        User { groups: GroupSet::default(), ..self.clone() }
+    }
+
     /// Why the user may not log in from this address at this time (Unix seconds), for the log; `None` if they may.
     /// The peer is told none of it: every failed login gets one answer.
     pub fn barred(&self, address: IpAddr, now: u64) -> Option<&'static str> {

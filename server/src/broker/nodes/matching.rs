@@ -61,6 +61,11 @@ impl Index {
         }
     }
 
+    /// How many distinct values a filter looks at, at the most.
+    pub fn values(&self, filter: &Filter) -> usize {
+        self.cost(filter.expr())
+    }
+
     /// How many values have to be looked at.
     fn cost(&self, expr: &Expr) -> usize {
         match expr {

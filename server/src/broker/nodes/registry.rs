@@ -56,8 +56,17 @@ pub struct Departed {
     pub reason: String,
     user: Arc<User>,
     clock_skew: i64,
-    forget_at: u64,
+    /// Of its place in the order.
+    number: u64,
     document: Document,
+}
+
+/// When a gone node is forgotten (monotonic ms), its row among the gone, and a number that no other place has.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    forget_at: u64,
+    row: u32,
+    number: u64,
 }
 
 /// What a node has registered, kept as text: a tree of values would cost several times as much.
@@ -89,10 +98,11 @@ pub struct Nodes {
     registering: usize,
     births: u64,
     gone: HashMap<u32, Departed>,
-    gone_order: VecDeque<(u64, u32)>,
+    /// The oldest first. A place whose number is not its node's any more is stale.
+    gone_order: VecDeque<Place>,
     gone_rows: HashMap<NodeId, u32>,
     gone_index: Index,
-    gone_last: u32,
+    gone_free: Vec<u32>,
 }
 
 /// A node with what it registered and what the policy makes of it.
@@ -120,7 +130,7 @@ impl Nodes {
             gone_order: VecDeque::new(),
             gone_rows: HashMap::new(),
             gone_index: Index::default(),
-            gone_last: 0,
+            gone_free: Vec::new(),
         }
     }
 
@@ -199,14 +209,15 @@ impl Nodes {
             return Some((node, Some(whole)));
         }
         while self.gone.len() >= self.memory.gone_most {
-            let Some((_, oldest)) = self.gone_order.pop_front() else { break };
-            self.drop_gone(oldest);
+            let Some(oldest) = self.gone_order.pop_front() else { break };
+            self.drop_place(oldest);
         }
-        self.gone_last = self.gone_last.wrapping_add(1);
-        let row = self.gone_last;
+        let row = self.gone_free.pop().unwrap_or(self.gone.len() as u32);
         self.gone_index.insert(Row(row), described(&whole.effective, &whole.document));
         let forget_at = now.tick.saturating_add(self.memory.gone_for);
-        self.gone_order.push_back((forget_at, row));
+        self.births += 1;
+        let number = self.births;
+        self.gone_order.push_back(Place { forget_at, row, number });
         self.gone_rows.insert(node.id, row);
         let departed = Departed {
             id: node.id,
@@ -216,7 +227,7 @@ impl Nodes {
             reason: reason.to_owned(),
             user: node.user.clone(),
             clock_skew: node.clock_skew,
-            forget_at,
+            number,
             document,
         };
         self.gone.insert(row, departed);
@@ -225,17 +236,15 @@ impl Nodes {
 
     /// Forgets those that have been gone for long enough.
     pub fn expire(&mut self, now: u64) {
-        while let Some(&(forget_at, row)) = self.gone_order.front().filter(|(at, _)| *at <= now) {
+        while let Some(&place) = self.gone_order.front().filter(|place| place.forget_at <= now) {
             self.gone_order.pop_front();
-            if self.gone.get(&row).is_some_and(|gone| gone.forget_at == forget_at) {
-                self.drop_gone(row);
-            }
+            self.drop_place(place);
         }
     }
 
     /// When the next gone node is forgotten, monotonic ms.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.gone_order.front().map(|(at, _)| *at)
+        self.gone_order.front().map(|place| place.forget_at)
     }
 
     /// Computes effective and display facts anew where the policy `new` makes others of them than `old` did.
@@ -262,14 +271,19 @@ impl Nodes {
         matching(&self.index, target, scope)
     }
 
+    /// What [`Nodes::matching`] costs, in deliveries: looking at some hundred values takes as long as one.
+    pub fn cost(&self, target: Option<&Filter>, scope: Option<&Filter>) -> usize {
+        1 + [target, scope].into_iter().flatten().map(|filter| self.index.values(filter)).sum::<usize>() / 64
+    }
+
     /// The gone nodes that matched when they were last seen, the latest first, at most `most`.
     pub fn gone_matching(&self, target: Option<&Filter>, scope: Option<&Filter>, most: usize) -> Vec<&Departed> {
         let rows = matching(&self.gone_index, target, scope);
         self.gone_order
             .iter()
             .rev()
-            .filter(|(_, row)| rows.contains(*row))
-            .filter_map(|(_, row)| self.gone.get(row))
+            .filter(|place| rows.contains(place.row))
+            .filter_map(|place| self.gone.get(&place.row).filter(|gone| gone.number == place.number))
             .take(most)
             .collect()
     }
@@ -338,8 +352,17 @@ impl Nodes {
     fn forget_gone(&mut self, id: NodeId) {
         if let Some(row) = self.gone_rows.get(&id).copied() {
             self.drop_gone(row);
-            // Few stand behind a node that came back; the order is kept exact so that its length bounds memory.
-            self.gone_order.retain(|(_, other)| *other != row);
+            // Its place in the order is skipped later; a fleet that comes back at once must not pay for each of it.
+            if self.gone_order.len() > 2 * self.gone.len() + 64 {
+                let gone = &self.gone;
+                self.gone_order.retain(|place| gone.get(&place.row).is_some_and(|gone| gone.number == place.number));
+            }
+        }
+    }
+
+    fn drop_place(&mut self, place: Place) {
+        if self.gone.get(&place.row).is_some_and(|gone| gone.number == place.number) {
+            self.drop_gone(place.row);
         }
     }
 
@@ -347,6 +370,7 @@ impl Nodes {
         if let Some(gone) = self.gone.remove(&row) {
             self.gone_rows.remove(&gone.id);
             self.gone_index.remove(Row(row));
+            self.gone_free.push(row);
         }
     }
 }
@@ -375,7 +399,7 @@ impl Departed {
     }
 }
 
-/// Display facts as a JSON object, without those that `hidden` hides.
+/// Display facts as a JSON object, without those that `hides` says: at, below or above a hidden fact, so that no object brings one along.
 pub fn shown(display: &[(Path, Value)], hides: impl Fn(&Path) -> bool) -> Map<String, Value> {
     display.iter().filter(|(path, _)| !hides(path)).map(|(path, value)| (path.to_string(), value.clone())).collect()
 }
