@@ -113,18 +113,44 @@ impl House {
         House { broker: Broker::new(settings, policy(POLICY)), now: 0, bits: 7, last: 0, outboxes: HashMap::new() }
     }
 
+    /// One event, and all the work that it leaves.
     fn handle(&mut self, event: Event) {
-        let now = Now { tick: self.now, unix: 1_700_000_000_000 + self.now };
-        let bits = &mut self.bits;
+        self.handle_once(event);
+        while self.broker.next_deadline(self.time()).is_some_and(|at| at <= self.now) {
+            self.handle_once(Event::Wake);
+        }
+    }
+
+    fn handle_once(&mut self, event: Event) {
+        let (now, bits) = (self.time(), &mut self.bits);
         let mut random = || {
             *bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             *bits
         };
         self.broker.handle(event, now, &mut random);
-        while self.broker.next_deadline(now).is_some_and(|at| at <= self.now) {
-            self.broker.handle(Event::Wake, now, &mut random);
-        }
         self.broker.take_notes();
+    }
+
+    fn time(&self) -> Now {
+        Now { tick: self.now, unix: 1_700_000_000_000 + self.now }
+    }
+
+    /// One of many registered nodes of acme.
+    fn many(&mut self, number: u16) -> u64 {
+        let mut key = [9; 32];
+        key[..2].copy_from_slice(&number.to_le_bytes());
+        let hello = NodeHello { id: NodeId::of(&NodeKey::new(key)), number: 1, clock_skew: 0 };
+        let session = self.open_with("node-acme", Some(hello), 1 << 20);
+        self.frame(
+            session,
+            Frame::new(Command::Subscribe).header("destination", "/topic/prod.*.*").header("id", "all"),
+        );
+        self.frame(
+            session,
+            Frame::new(Command::Subscribe).header("destination", "/temp-queue/agent").header("id", "agent"),
+        );
+        self.register(session, json!({}));
+        session
     }
 
     fn open_with(&mut self, user: &str, node: Option<NodeHello>, limit: usize) -> u64 {
@@ -638,4 +664,131 @@ fn explain_says_which_entries_grant() {
     let yes = explain(&mut house, "acme", "/topic/prod.service.restart");
     assert_eq!((&yes["allowed"], &yes["scope"]), (&json!(true), &json!("customer = acmeinc")));
     assert_eq!(explain(&mut house, "acme", "/topic/news.today")["allowed"], false);
+}
+
+#[test]
+fn a_display_fact_brings_no_hidden_one_along() {
+    let mut house = House::new();
+    let text = POLICY
+        .replace(r#"display = ["customer", "os.family", "hostname"]"#, "display = [\"os\"]\nhidden = [\"os.secret\"]");
+    house.handle(Event::Policy(policy(&text)));
+    let agent = house.agent("node-acme", 1, json!({"os": {"family": "Debian", "secret": "s3cr3t"}}));
+    let noc = house.open("noc");
+    house.request(noc, "/topic/prod.node.ping", "all", &[]);
+    house.close(agent);
+    let found = house.query(noc, "find", "all", json!({})).body;
+    let all: String = house.take(noc).into_iter().map(|got| got.body).chain([found]).collect();
+    assert!(!all.contains("s3cr3t"), "{all}");
+}
+
+#[test]
+fn a_topic_of_no_declared_collective_is_no_way_around_target_scope_and_all() {
+    let mut house = House::new();
+    let text = POLICY.replace("/topic/prod.*.*", "/topic/>").replace("scope = \"customer=acmeinc\"", "");
+    house.handle(Event::Policy(policy(&text)));
+    house.agent("node-globex", 1, json!({}));
+    let acme = house.open("acme");
+    house.request(acme, "/topic/typo.service.restart", "all", &[]);
+    assert_eq!(house.take(acme)[0].header("muster-code"), "all-not-allowed");
+    house.request(acme, "/topic/typo.service.restart", "class=web", &[]);
+    assert_eq!(house.take(acme)[0].header("muster-count"), "0", "no node is in that collective");
+}
+
+#[test]
+fn a_node_begins_once_and_says_it_without_a_body() {
+    let mut house = House::new();
+    let agent = house.agent("node-acme", 1, json!({}));
+    let noc = house.open("noc");
+    house.request(noc, "/topic/prod.node.ping", "all", &[]);
+    let asked = house.take(agent).remove(0);
+    house.take(noc);
+    for _ in 0..3 {
+        let frame = send(asked.header("reply-to")).header("muster-request", "r1").header("muster-event", "started");
+        house.frame(agent, frame.with_body("x".repeat(1000)));
+    }
+    let got = house.take(noc);
+    assert_eq!((got.len(), got[0].event(), got[0].body.len()), (1, "started", 0));
+}
+
+#[test]
+fn a_user_who_expires_is_disconnected_then_and_waits_for_nothing_more() {
+    let mut house = House::new();
+    let later = POLICY.replace("[users.acme]", "[users.acme]\nexpires = 2023-11-14T22:13:30Z");
+    house.handle(Event::Policy(policy(&later)));
+    let (noc, acme) = (house.open("noc"), house.open("acme"));
+    house.frame(acme, Frame::new(Command::Subscribe).header("destination", "/topic/news.>").header("id", "1"));
+    house.frame(noc, send("/topic/news.today").with_body("hello"));
+    house.pass(9_999);
+    assert!(house.broker.sessions().get(SessionId(acme)).is_some());
+    house.pass(1);
+    let end = house.take(acme);
+    assert_eq!((end.len(), end[0].header("muster-code")), (1, "revoked"), "what waited is not sent any more");
+    assert!(house.take(noc).is_empty());
+}
+
+#[test]
+fn sessions_of_a_user_are_counted() {
+    let mut house = House::new();
+    house.broker.settings.sessions_per_user = 2;
+    let (one, _two) = (house.open("noc"), house.open("noc"));
+    let third = house.open_with("noc", None, 1000);
+    assert_eq!(house.take(third)[0].header("muster-code"), "limit");
+    house.close(one);
+    house.open("noc");
+    house.open("acme");
+}
+
+/// 1,200 nodes of acme, a caller, and its request after the first turn.
+fn in_the_middle_of_a_fan_out() -> (House, Vec<u64>, u64) {
+    let mut house = House::new();
+    let agents: Vec<u64> = (0..1_200).map(|n| house.many(n)).collect();
+    let noc = house.open("noc");
+    let frame = send("/topic/prod.node.ping").header("muster-request", "r1").header("reply-to", "/temp-queue/me");
+    let input =
+        house.outboxes.get_mut(&noc).expect("open").1.input(frame.header("muster-target", "customer=acmeinc"), 0);
+    let event = Event::Inputs { session: SessionId(noc), inputs: vec![input], ticket: Ticket(None) };
+    house.handle_once(event);
+    (house, agents, noc)
+}
+
+#[test]
+fn who_takes_the_row_of_a_target_is_neither_asked_nor_named() {
+    let (mut house, agents, noc) = in_the_middle_of_a_fan_out();
+    let last = *agents.last().expect("agents");
+    house.handle_once(Event::Closed { session: SessionId(last), reason: "connection closed".into(), refusal: None });
+    let hello = NodeHello { id: node_id(250), number: 1, clock_skew: 0 };
+    let stranger = house.open_with("node-globex", Some(hello), 1 << 20);
+    let got = house.take(noc);
+    let named: Vec<Value> = got
+        .iter()
+        .filter(|g| g.event() == "accepted")
+        .flat_map(|g| g.json()["nodes"].as_array().cloned().expect("nodes"))
+        .collect();
+    assert_eq!(named.len(), 1_200);
+    assert!(!named.iter().any(|node| node["id"] == json!(node_id(250))));
+    assert!(house.take(stranger).iter().all(|got| got.command == "CONNECTED"));
+}
+
+#[test]
+fn a_policy_in_the_middle_of_a_fan_out_loses_no_node_that_it_still_allows() {
+    let (mut house, _agents, noc) = in_the_middle_of_a_fan_out();
+    // One more group, the first by name: every group of the new policy has another number.
+    house.handle(Event::Policy(policy(&POLICY.replace("[groups.noc]", "[groups.aaa]\n[groups.noc]"))));
+    let got = house.take(noc);
+    assert!(got.iter().all(|got| got.event() == "accepted"), "{:?}", got.iter().map(Got::event).collect::<Vec<_>>());
+}
+
+#[test]
+fn gone_nodes_take_the_places_of_those_forgotten() {
+    let mut house = House::new();
+    for round in 1..=300 {
+        let agent = house.connect("node-acme", 1, round);
+        house.register(agent, json!({"kernel": "Linux"}));
+        house.close(agent);
+        house.outboxes.remove(&agent);
+    }
+    let noc = house.open("noc");
+    let gone = house.query(noc, "find", "kernel=Linux", json!({})).json()["gone"].clone();
+    assert_eq!(gone.as_array().map(Vec::len), Some(1), "one node, once: {gone}");
+    assert_eq!(house.broker.nodes().gone(), 1);
 }
