@@ -4,6 +4,7 @@
 //! woken. In here there is no async, no socket, no file, no clock and no randomness of its own; a test keeps it so.
 
 pub mod access;
+mod answers;
 pub mod event;
 pub mod nodes;
 pub mod note;
@@ -16,6 +17,7 @@ pub mod sessions;
 pub mod subscriptions;
 
 use access::{Policy, Right};
+use answers::Announced;
 use event::{Event, Input, Now, Opened, SessionId, Subscribed, Ticket};
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
@@ -25,7 +27,7 @@ use note::{Note, Weight};
 use outbox::Item;
 use queues::Queues;
 use requests::Requests;
-use send::{Announced, Fanout};
+use send::Fanout;
 use sessions::{Session, Sessions, Subscription};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! What does the broker answer by itself? Facts, find, report, node, cancel, explain: no agent is asked.
 
+use super::answers::Announced;
+use super::answers::{event_headers, json_bytes};
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
 use super::nodes::{Departed, Node, Whole, shown};
 use super::note::{Note, Weight};
-use super::send::Announced;
-use super::send::{event_headers, json_bytes};
 use super::{Broker, Session};
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
