@@ -1,0 +1,249 @@
+//! Who comes, stays and goes? Sessions and their subscriptions, from the login to the last table that forgets them.
+
+use super::access::{Policy, User};
+use super::answers::Announced;
+use super::event::{Now, Opened, SessionId, Subscribed};
+use super::note::{Note, Weight};
+use super::outbox::Item;
+use super::sessions::{Session, Subscription};
+use super::{Broker, Random};
+use muster_protocol::error::{Code, Refusal};
+use std::sync::Arc;
+
+impl Broker {
+    pub(super) fn open(&mut self, opened: Opened, now: Now) {
+        let Opened { session, user: name, password_hash, node, peer, outbox } = opened;
+        // The password was checked against some recent policy; only the one in force decides.
+        let user = self.access.user(&name).filter(|user| {
+            user.password.as_str() == password_hash && user.barred(peer.ip(), now.unix / 1000).is_none()
+        });
+        let Some(user) = user.cloned() else {
+            let refusal = Refusal::new(Code::AuthFailed, "the policy changed during the login; log in again");
+            outbox.close(Some(refusal), true);
+            return;
+        };
+        let most = self.settings.sessions_per_user;
+        if most > 0 && self.per_user.get(&user.name).is_some_and(|sessions| *sessions >= most) {
+            let text = format!("{} has {most} sessions, which is the limit", user.name);
+            outbox.close(Some(Refusal::new(Code::Limit, text)), true);
+            return;
+        }
+        let mut row = None;
+        if let Some(hello) = node {
+            if let Some(current) = self.nodes.row(&hello.id).and_then(|row| self.nodes.get(row)) {
+                if current.number >= hello.number {
+                    let text = format!(
+                        "node {} is connected with session number {}, which is not lower",
+                        hello.id, current.number
+                    );
+                    outbox.close(Some(Refusal::new(Code::Moved, text)), true);
+                    self.note(
+                        Note::new(Weight::Warning, "older session of a node refused")
+                            .with("node", hello.id)
+                            .with("peer", peer),
+                    );
+                    return;
+                }
+                let (older, text) =
+                    (current.session, format!("node {} has connected again from {}", hello.id, peer.ip()));
+                self.counters.moved += 1;
+                self.close(older, Some(Refusal::new(Code::Moved, text)), "moved", now);
+            }
+            row = Some(self.nodes.connect(hello, session, &user, now));
+        }
+        let collective = row.is_some().then(|| user.collective.clone());
+        // A fresh outbox has room for its first item.
+        let _ = outbox.push(Item::Connected { user: user.name.clone(), collective }, now.tick);
+        self.note(
+            Note::new(Weight::Info, "session opened")
+                .with("session", session.0)
+                .with("user", &user.name)
+                .with("peer", peer),
+        );
+        self.note_expiry(session, &user, now);
+        *self.per_user.entry(user.name.clone()).or_default() += 1;
+        let mut opened = Session::new(user, peer, outbox);
+        opened.row = row;
+        self.sessions.insert(session, opened);
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        id: SessionId,
+        to: Subscribed,
+        subscription: Arc<str>,
+        random: Random<'_>,
+    ) -> Result<(), Refusal> {
+        let most = self.settings.subscriptions;
+        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
+        if session.subscriptions.len() + session.queues.len() >= most {
+            return Err(Refusal::new(Code::Limit, format!("a session may have at most {most} subscriptions")));
+        }
+        let taken = session.subscriptions.iter().any(|s| s.id == subscription)
+            || session.queues.values().any(|q| self.queues.get(q).is_some_and(|q| q.subscription == subscription));
+        if taken {
+            return Err(Refusal::new(Code::BadHeader, "id: this connection already has a subscription with that id"));
+        }
+        match to {
+            Subscribed::ReplyQueue(name) => {
+                if session.queues.contains_key(&name) {
+                    return Err(Refusal::new(
+                        Code::BadDestination,
+                        format!("{name}: this connection already has that reply queue"),
+                    ));
+                }
+                let bits = (u128::from(random()) << 64) | u128::from(random());
+                let queue = self.queues.create(&self.settings.name, bits, id, subscription);
+                let queue = queue
+                    .ok_or_else(|| Refusal::new(Code::Internal, "the broker's name does not make a queue name"))?;
+                session.queues.insert(name, queue);
+            }
+            Subscribed::Topic(pattern) => {
+                if !self.access.covers(&session.user, &pattern) {
+                    let user = &session.user.name;
+                    let text = format!(
+                        "{user} may not read {}: the policy does not grant read on all that it matches",
+                        pattern
+                    );
+                    return Err(Refusal::new(Code::Denied, text));
+                }
+                self.subscriptions.add(id, &pattern);
+                session.subscriptions.push(Subscription { id: subscription, pattern });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: SessionId, subscription: &str) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
+        if let Some(at) = session.subscriptions.iter().position(|s| &*s.id == subscription) {
+            let Subscription { pattern, .. } = session.subscriptions.remove(at);
+            if !session.subscriptions.iter().any(|s| s.pattern == pattern) {
+                self.subscriptions.remove(id, &pattern);
+            }
+            return Ok(());
+        }
+        let queue =
+            session.queues.iter().find(|(_, q)| self.queues.get(q).is_some_and(|q| &*q.subscription == subscription));
+        let Some((name, queue)) = queue.map(|(name, queue)| (name.clone(), queue.clone())) else {
+            return Err(Refusal::new(Code::BadHeader, "id: this connection has no subscription with that id"));
+        };
+        session.queues.remove(&name);
+        self.queues.remove(&queue);
+        Ok(())
+    }
+
+    pub(super) fn close_slow(&mut self, id: SessionId, now: Now) {
+        self.counters.slow_consumers += 1;
+        let waiting = self.sessions.get(id).map_or(0, |s| s.outbox().backlog());
+        let text = format!("{waiting} bytes wait and the outbox is full");
+        self.close(id, Some(Refusal::new(Code::SlowConsumer, text)), "slow consumer", now);
+    }
+
+    /// Ends a session from this side; what it already has in its outbox is still sent, unless it does not read.
+    pub(super) fn close(&mut self, id: SessionId, refusal: Option<Refusal>, reason: &str, now: Now) {
+        // Who may no longer read does not get what waits, and who does not read never will.
+        let at_once = |r: &Refusal| matches!(r.code, Code::SlowConsumer | Code::Revoked | Code::Moved);
+        let at_once = refusal.as_ref().is_some_and(at_once);
+        if let Some(session) = self.sessions.get(id) {
+            session.outbox().close(refusal, at_once);
+        }
+        self.forget(id, reason, now);
+    }
+
+    /// Takes a session out of every table; what its node owed is lost.
+    pub(super) fn forget(&mut self, id: SessionId, reason: &str, now: Now) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        session.outbox().close(None, false);
+        self.lanes.remove(&id);
+        if let Some(sessions) = self.per_user.get_mut(&session.user.name) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.per_user.remove(&session.user.name);
+            }
+        }
+        for subscription in &session.subscriptions {
+            self.subscriptions.remove(id, &subscription.pattern);
+        }
+        for key in self.requests.asked_by(id) {
+            self.requests.drop(key);
+        }
+        for queue in session.queues.values() {
+            self.queues.remove(queue);
+        }
+        let user = session.user.name.to_string();
+        self.note(
+            Note::new(Weight::Info, "session closed").with("session", id.0).with("user", user).with("reason", reason),
+        );
+        if let Some(row) = session.row {
+            self.lose(row, reason, now);
+            let policy = self.access.clone();
+            if let Some((node, Some(whole))) = self.nodes.disconnect(row, reason, &policy, now) {
+                self.announce(
+                    "gone",
+                    &Announced { id: node.id, collective: node.collective, whole },
+                    Some(reason),
+                    now,
+                );
+            }
+        }
+    }
+
+    /// A new policy: what it no longer allows ends now.
+    pub(super) fn apply(&mut self, policy: Arc<Policy>, now: Now) {
+        let old = std::mem::replace(&mut self.access, policy);
+        let mut over = Vec::new();
+        let ids: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(session) = self.sessions.get_mut(id) else { continue };
+            let same = |new: &&Arc<User>| {
+                let old = &session.user;
+                new.password == old.password
+                    && new.kind == old.kind
+                    && new.collective == old.collective
+                    && new.barred(session.peer.ip(), now.unix / 1000).is_none()
+            };
+            match self.access.user(&session.user.name).filter(same) {
+                None => {
+                    // Group sets of two policies do not mix: until it is closed, the session has none.
+                    session.user = Arc::new(session.user.without_groups());
+                    let text = "the user was removed, disabled, expired or changed; log in again if it still exists";
+                    over.push((id, text.to_owned()));
+                }
+                Some(user) => {
+                    session.user = user.clone();
+                    let lost = session.subscriptions.iter().find(|s| !self.access.covers(user, &s.pattern));
+                    if let Some(lost) = lost {
+                        over.push((id, format!("read on {} is no longer granted", lost.pattern)));
+                    }
+                }
+            }
+        }
+        self.expiries.clear();
+        let users: Vec<_> = self.sessions.iter().map(|(id, session)| (id, session.user.clone())).collect();
+        for (id, user) in users {
+            self.note_expiry(id, &user, now);
+        }
+        for (id, text) in over {
+            self.close(id, Some(Refusal::new(Code::Revoked, text)), "revoked", now);
+        }
+        let policy = self.access.clone();
+        self.nodes.apply(&old, &policy);
+        self.assert_again(now);
+    }
+
+    pub(super) fn drain(&mut self) {
+        for (_, session) in self.sessions.iter() {
+            session
+                .outbox()
+                .close(Some(Refusal::new(Code::Draining, "the broker is stopping; connect to another one")), false);
+        }
+    }
+
+    pub(super) fn note_expiry(&mut self, session: SessionId, user: &User, now: Now) {
+        if let Some(expires) = user.expires {
+            let left = expires.saturating_mul(1000).saturating_sub(now.unix);
+            self.expiries.insert((now.tick.saturating_add(left), session));
+        }
+    }
+}
