@@ -447,6 +447,32 @@ mod tests {
     }
 
     #[test]
+    fn lookalikes_of_stamped_headers_are_refused() {
+        for name in ["Muster-Caller", " muster-caller", "MUSTER-ORIGIN ", "Message-Id"] {
+            assert_eq!(refused(send("/topic/a", &[(name, "admin")], "")).0, Code::ForbiddenHeader, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn guards_that_would_guard_nothing_are_refused() {
+        for name in [
+            "muster-dry-run",
+            "muster-max-targets",
+            "muster-expect-targets",
+            "muster-start-within",
+            "muster-reply-within",
+        ] {
+            let idle = refused(send("/topic/a.b.c", &[(name, "0"), ("muster-target", "all")], ""));
+            assert_eq!(idle.0, Code::BadHeader, "{name}");
+        }
+        let nodes = [("muster-nodes", "n-aaaaaaaaaaaaaaaaaaaa")];
+        assert_eq!(refused(send("/topic/a", &nodes, "")).0, Code::BadHeader);
+        let many: Vec<String> = (0..65).map(|n| format!("f{n}")).collect();
+        let query = serde_json::json!({ "facts": many }).to_string();
+        assert_eq!(refused(send("/muster/find", &[("muster-target", "all")], &query)).0, Code::BadBody);
+    }
+
+    #[test]
     fn a_refusal_can_be_answered_only_with_request_and_reply_queue() {
         let both = [("muster-target", "os.family="), ("muster-request", "r1"), ("reply-to", "/temp-queue/x")];
         assert_eq!(refused(send("/topic/a.b.c", &both, "")).0, Code::BadFilter);

@@ -368,6 +368,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_pair_that_has_failed_checks_one_password_at_a_time() {
+        let (_policy, seen) = watch::channel(Arc::new(Policy::default()));
+        let logins = Arc::new(Logins::new(seen, Clock::start(), 4, 64));
+        let try_one = || {
+            let logins = logins.clone();
+            async move {
+                let headers: Headers = [("login", "eve"), ("passcode", "guess")].into_iter().collect();
+                let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+                logins.check(&headers, peer).await.expect_err("nobody is in this policy").refusal.code
+            }
+        };
+        assert_eq!(try_one().await, Code::AuthFailed);
+        let many: Vec<_> = (0..8).map(|_| tokio::spawn(try_one())).collect();
+        let mut failed = 0;
+        for one in many {
+            failed += usize::from(one.await.expect("no panic") == Code::AuthFailed);
+        }
+        assert_eq!(failed, 1, "the others are told to come back");
+    }
+
+    #[tokio::test]
     async fn abandoned_work_keeps_its_permit() {
         let pool = Pool::new(1, 1);
         let (go, gone) = std::sync::mpsc::sync_channel::<()>(0);

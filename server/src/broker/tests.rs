@@ -792,3 +792,16 @@ fn gone_nodes_take_the_places_of_those_forgotten() {
     assert_eq!(gone.as_array().map(Vec::len), Some(1), "one node, once: {gone}");
     assert_eq!(house.broker.nodes().gone(), 1);
 }
+
+#[test]
+fn the_earlier_of_expires_and_start_within_is_what_a_node_is_told() {
+    let mut house = House::new();
+    let agent = house.agent("node-acme", 1, json!({}));
+    let noc = house.open("noc");
+    house.request(noc, "/topic/prod.node.ping", "all", &[("expires", "700"), ("muster-start-within", "9000")]);
+    assert_eq!(house.take(agent)[0].header("muster-start-within"), "700");
+    let frame = send("/topic/prod.node.ping").header("muster-request", "r2").header("reply-to", "/temp-queue/me");
+    house.frame(noc, frame.header("muster-target", "all").header("muster-start-within", "500"));
+    house.pass(500);
+    assert!(house.take(agent).is_empty(), "too late to start is too late to send");
+}
