@@ -60,11 +60,11 @@ impl Broker {
                 .with("user", &user.name)
                 .with("peer", peer),
         );
-        self.note_expiry(session, &user, now);
         *self.per_user.entry(user.name.clone()).or_default() += 1;
         let mut opened = Session::new(user, peer, outbox);
         opened.row = row;
         self.sessions.insert(session, opened);
+        self.note_expiry(session, now);
     }
 
     pub(super) fn subscribe(
@@ -156,6 +156,9 @@ impl Broker {
         let Some(session) = self.sessions.remove(id) else { return };
         session.outbox().close(None, false);
         self.lanes.remove(&id);
+        if let Some(at) = session.expires {
+            self.expiries.remove(&(at, id));
+        }
         if let Some(sessions) = self.per_user.get_mut(&session.user.name) {
             *sessions -= 1;
             if *sessions == 0 {
@@ -219,10 +222,9 @@ impl Broker {
                 }
             }
         }
-        self.expiries.clear();
-        let users: Vec<_> = self.sessions.iter().map(|(id, session)| (id, session.user.clone())).collect();
-        for (id, user) in users {
-            self.note_expiry(id, &user, now);
+        let ids: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            self.note_expiry(id, now);
         }
         for (id, text) in over {
             self.close(id, Some(Refusal::new(Code::Revoked, text)), "revoked", now);
@@ -240,10 +242,17 @@ impl Broker {
         }
     }
 
-    pub(super) fn note_expiry(&mut self, session: SessionId, user: &User, now: Now) {
-        if let Some(expires) = user.expires {
-            let left = expires.saturating_mul(1000).saturating_sub(now.unix);
-            self.expiries.insert((now.tick.saturating_add(left), session));
+    /// Notes when a session ends because its user expires; what was noted before is forgotten.
+    pub(super) fn note_expiry(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let left = |expires: u64| expires.saturating_mul(1000).saturating_sub(now.unix);
+        let at = session.user.expires.map(|expires| now.tick.saturating_add(left(expires)));
+        let before = std::mem::replace(&mut session.expires, at);
+        if let Some(before) = before {
+            self.expiries.remove(&(before, id));
+        }
+        if let Some(at) = at {
+            self.expiries.insert((at, id));
         }
     }
 }

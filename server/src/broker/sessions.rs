@@ -23,6 +23,8 @@ pub struct Session {
     pub row: Option<u32>,
     /// Its requests that are not yet accounted for.
     pub in_flight: usize,
+    /// When it ends because its user expires, monotonic ms.
+    pub expires: Option<u64>,
     outbox: Outbox,
 }
 
@@ -73,7 +75,16 @@ pub struct Sessions {
 impl Session {
     /// A session without subscriptions.
     pub fn new(user: Arc<User>, peer: SocketAddr, outbox: Outbox) -> Session {
-        Session { user, peer, subscriptions: Vec::new(), queues: BTreeMap::new(), row: None, in_flight: 0, outbox }
+        Session {
+            user,
+            peer,
+            subscriptions: Vec::new(),
+            queues: BTreeMap::new(),
+            row: None,
+            in_flight: 0,
+            expires: None,
+            outbox,
+        }
     }
 
     /// Its way out.

@@ -718,6 +718,9 @@ fn a_user_who_expires_is_disconnected_then_and_waits_for_nothing_more() {
     let (noc, acme) = (house.open("noc"), house.open("acme"));
     house.frame(acme, Frame::new(Command::Subscribe).header("destination", "/topic/news.>").header("id", "1"));
     house.frame(noc, send("/topic/news.today").with_body("hello"));
+    let other = house.open("acme");
+    house.close(other);
+    assert_eq!(house.broker.expiries.len(), 1, "a session that is over waits for no expiry");
     house.pass(9_999);
     assert!(house.broker.sessions().get(SessionId(acme)).is_some());
     house.pass(1);

@@ -376,11 +376,6 @@ impl Nodes {
 }
 
 impl Node {
-    /// Whether its first document was accepted.
-    pub fn is_registered(&self) -> bool {
-        self.document.is_some()
-    }
-
     /// Hash of its document.
     pub fn hash(&self) -> Option<&str> {
         self.document.as_ref().map(|d| d.hash.as_str())
