@@ -97,7 +97,7 @@ impl RequestEvent {
             Some(Event::Cancelled) => ended(State::Cancelled, frame)?,
             Some(Event::Refused) => RequestEvent::Refused(refused(frame)),
             Some(Event::Done) => RequestEvent::Done(json::<Done>(frame, "done")?.states),
-            Some(Event::Answer | Event::Registered | Event::Cancel) | None => return Ok(None),
+            Some(Event::Missing | Event::Answer | Event::Registered | Event::Cancel) | None => return Ok(None),
         }))
     }
 }

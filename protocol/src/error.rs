@@ -71,6 +71,8 @@ codes! {
     TooManyTargets = "too-many-targets", "Narrow the target or raise the limit.";
     /// Another number of nodes matches than muster-expect-targets says; nothing was delivered.
     UnexpectedTargets = "unexpected-targets", "Look at the count and correct the expectation or the target.";
+    /// A guard was to hold over the whole mesh, and some brokers did not answer; nothing was delivered.
+    Partial = "partial", "Wait until the named brokers are back, or allow a partial count (muster-allow-partial: true).";
     /// The caller already has a request with this id under way.
     DuplicateRequest = "duplicate-request", "Use a new request id.";
     /// Nothing is known of that request.
@@ -91,6 +93,18 @@ codes! {
     Revoked = "revoked", "Ask an admin what changed.";
     /// The peer was silent for longer than its heart-beat promised.
     HeartBeat = "heart-beat", "Send heart-beats as negotiated.";
+    /// A link: the other side belongs to another cluster.
+    WrongCluster = "wrong-cluster", "Link brokers of one cluster only; correct the address or broker.cluster.";
+    /// A link: the certificate is not that of the broker that the other side says it is.
+    WrongIdentity = "wrong-identity", "Give each broker the certificate for its own NAME.CLUSTER.muster.";
+    /// A link: the other side is not in the broker list.
+    UnknownBroker = "unknown-broker", "Add it to [brokers] in the policy, or stop it.";
+    /// A link: another broker with this name is in the mesh.
+    NameInUse = "name-in-use", "Give each broker a name of its own, then start it again.";
+    /// A link: a newer connection of the same broker has taken over.
+    Superseded = "superseded", "Nothing: the newer link is used.";
+    /// A link: an operator has taken it down.
+    LinkDown = "link-down", "Take it up again with `musterd ctl link up NAME`.";
     /// The broker is stopping.
     Draining = "draining", "Connect to another broker of the list.";
     /// A fault in the broker; its log says more.

@@ -8,6 +8,7 @@ pub mod error;
 pub mod facts;
 pub mod filter;
 pub mod frame;
+pub mod link;
 pub mod manifest;
 pub mod message;
 pub mod request;

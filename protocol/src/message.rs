@@ -21,6 +21,8 @@ pub mod header {
     pub const MAX_TARGETS: &str = "muster-max-targets";
     /// Deliver to nobody if another number of nodes matches.
     pub const EXPECT_TARGETS: &str = "muster-expect-targets";
+    /// `true`: go on with the brokers that answer, although guards cannot be checked over the whole mesh.
+    pub const ALLOW_PARTIAL: &str = "muster-allow-partial";
     /// Node ids that narrow the target, comma-separated, at most 500.
     pub const NODES: &str = "muster-nodes";
     /// `true`: decide everything, deliver nothing.
@@ -88,6 +90,9 @@ pub enum IdError {
     /// Not 1 to 64 characters of `[A-Za-z0-9._-]`.
     #[error("`{0}` is not a request id: expected 1 to 64 characters of A-Z a-z 0-9 . _ -")]
     Request(String),
+    /// Not a DNS label.
+    #[error("`{0}` is not a broker's name: expected 1 to 63 of a-z, 0-9 and -, no - at the ends")]
+    Broker(String),
 }
 
 /// Text from a peer, cut and cleaned so that it can stand in an error or a log line.
@@ -207,6 +212,52 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A broker's name: a DNS label, unique in its cluster. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BrokerName(Arc<str>);
+
+impl BrokerName {
+    /// Parses 1 to 63 characters of `a-z`, `0-9` and `-`, no `-` at the ends.
+    pub fn parse(text: &str) -> Result<BrokerName, IdError> {
+        let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let ends = text.starts_with('-') || text.ends_with('-');
+        if (1..=63).contains(&text.len()) && text.chars().all(inside) && !ends {
+            return Ok(BrokerName(text.into()));
+        }
+        Err(IdError::Broker(shown(text)))
+    }
+
+    /// The label.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BrokerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for BrokerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for BrokerName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for BrokerName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<BrokerName, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BrokerName::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 

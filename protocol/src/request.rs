@@ -93,6 +93,8 @@ words! {
         Cancelled = "cancelled",
         /// The request was not accepted.
         Refused = "refused",
+        /// A broker whose nodes cannot be asked, or are not known.
+        Missing = "missing",
         /// Every target is accounted for; nothing follows.
         Done = "done",
         /// The answer to a query of a system destination.
@@ -132,11 +134,40 @@ pub struct Outcome {
     pub reason: String,
 }
 
-/// Body of `done`: how many nodes ended in which state.
+words! {
+    /// Why nothing, or not all, is known of a broker's nodes.
+    Why {
+        /// There is no way to it, or it does not answer.
+        Unreachable = "unreachable",
+        /// A link on the way does not let the destination pass.
+        Filtered = "filtered",
+        /// It refuses: its own policy does not grant it to the caller, or it cannot do it.
+        Refused = "refused",
+    }
+}
+
+/// Body of `missing`: a broker whose nodes cannot be asked, or are not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Which.
+    pub broker: String,
+    /// Why.
+    pub why: Why,
+    /// For people.
+    pub text: String,
+    /// How many nodes it had when it was last heard of, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u64>,
+}
+
+/// Body of `done`: how many nodes ended in which state, and of whom nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Done {
     /// Only states that occurred.
     pub states: BTreeMap<State, u64>,
+    /// Brokers whose nodes are not, or not all, in the account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Missing>,
 }
 
 /// The body of a reply whose status is not `ok`.
@@ -192,6 +223,9 @@ pub struct FindAnswer {
     /// Matching nodes that are gone (first page only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<GoneNode>,
+    /// Brokers that could not be asked: the answer is without their nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Missing>,
 }
 
 /// A node that matches.
@@ -245,8 +279,11 @@ pub struct ReportAnswer {
     pub values: Vec<ValueCount>,
     /// Nodes that lack the fact.
     pub missing: u64,
-    /// Distinct values beyond the limit.
+    /// Distinct values beyond the limit; over several brokers at the most so many.
     pub more: u64,
+    /// Brokers that could not be asked: the answer is without their nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Missing>,
 }
 
 /// One value of a fact and how many nodes have it.
@@ -298,6 +335,9 @@ pub struct NodeAnswer {
     /// Why the filter matches or not, if one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<Value>,
+    /// The broker that it is, or was last, connected to.
+    #[serde(default)]
+    pub broker: String,
 }
 
 /// When and why a node went.
@@ -322,6 +362,76 @@ pub struct CancelQuery {
 pub struct CancelAnswer {
     /// Nodes that had not answered and were told to stop.
     pub cancelled: u64,
+}
+
+/// Answer of `/muster/mesh`: the mesh as one broker sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MeshAnswer {
+    /// Who says so.
+    pub broker: String,
+    /// Hash of the topology, hexadecimal: brokers that agree have the same.
+    pub epoch: String,
+    /// All brokers of the list, and those heard of, by name.
+    pub brokers: Vec<MeshBroker>,
+    /// What somebody should look at.
+    #[serde(default)]
+    pub alarms: Vec<String>,
+}
+
+words! {
+    /// What is known of a broker.
+    Reach {
+        /// It is the one that answers.
+        Here = "here",
+        /// There is a way to it.
+        Reachable = "reachable",
+        /// It was heard of, and there is no way to it now.
+        Unreachable = "unreachable",
+        /// It is in the list and was never heard of.
+        Unknown = "unknown",
+    }
+}
+
+/// A broker of the mesh.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeshBroker {
+    /// Its name.
+    pub name: String,
+    /// Whether it can be reached.
+    pub reach: Reach,
+    /// Its boot counter; 0 if it was never heard of.
+    pub instance: u64,
+    /// It is about to stop.
+    #[serde(default)]
+    pub draining: bool,
+    /// Registered nodes, when last heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u64>,
+    /// The way to it: the brokers passed, itself last.
+    #[serde(default)]
+    pub path: Vec<String>,
+    /// Cost of that way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u64>,
+    /// Its links as it says.
+    pub links: Vec<MeshLink>,
+}
+
+/// One end of a link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeshLink {
+    /// To whom.
+    pub to: String,
+    /// The cost that counts: the larger of both ends'.
+    pub cost: u32,
+    /// The other end lists it too; else nothing is routed over it.
+    pub two_way: bool,
+    /// What may be sent over it in this direction, if not everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send: Option<Vec<String>>,
+    /// Round trip in ms; only of links of the broker that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<u64>,
 }
 
 /// Body of `/muster/admin.explain`.

@@ -1,5 +1,6 @@
 //! What can happen to the broker? Events, and the typed inputs that sessions make of frames.
 
+use super::mesh::lanes::LinkOutbox;
 use super::outbox::Outbox;
 use crate::broker::access::Policy;
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use muster_protocol::error::Refusal;
 use muster_protocol::facts::{NodeDocument, Path};
 use muster_protocol::filter::Filter;
 use muster_protocol::frame::Headers;
+use muster_protocol::link::{Head, Hello, Neighbour};
 use muster_protocol::message::{NodeId, RequestId};
 use muster_protocol::request::State;
 use std::any::Any;
@@ -26,6 +28,10 @@ pub struct Now {
 /// A connection, unique in this broker's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
+
+/// A connection to another broker, unique in this broker's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
 
 /// Something that happened.
 #[derive(Debug)]
@@ -49,6 +55,26 @@ pub enum Event {
         reason: String,
         /// A last word to the peer, if there is one.
         refusal: Option<Refusal>,
+    },
+    /// A link to another broker has come up: TLS and HELLO are done and agree.
+    LinkOpened(Box<LinkOpened>),
+    /// Frames of a link, in order.
+    LinkFrames {
+        /// Over which.
+        link: LinkId,
+        /// What.
+        frames: Vec<Received>,
+        /// As in `Inputs`.
+        ticket: Ticket,
+    },
+    /// Bytes have come over a link that make no frame yet: it lives.
+    LinkAlive(LinkId),
+    /// A link is over, whoever ended it.
+    LinkClosed {
+        /// Which.
+        link: LinkId,
+        /// Why, for people.
+        reason: String,
     },
     /// A new policy holds from now on.
     Policy(Arc<Policy>),
@@ -83,6 +109,34 @@ pub struct Opened {
     pub peer: SocketAddr,
     /// Where its answers go.
     pub outbox: Outbox,
+}
+
+/// A link whose other side is who its certificate says, in the policy's broker list, of this cluster, of a common version.
+#[derive(Debug)]
+pub struct LinkOpened {
+    /// Which.
+    pub link: LinkId,
+    /// What the other side said.
+    pub hello: Hello,
+    /// The sum of both sides' nonces: of two connections between the same two brokers the higher is the newer.
+    pub nonce: u64,
+    /// Our end of it: cost, and what may be sent.
+    pub end: Neighbour,
+    /// The other side's address, for people.
+    pub peer: SocketAddr,
+    /// Where its frames go.
+    pub outbox: LinkOutbox,
+}
+
+/// A frame of a link, read at the edge.
+#[derive(Debug)]
+pub struct Received {
+    /// The head, passed on as it is.
+    pub head: Arc<Head>,
+    /// The body.
+    pub body: Bytes,
+    /// What it asks of this broker, filters compiled; none for what is only relayed, or about the mesh itself.
+    pub order: Option<Result<Box<Sent>, Refusal>>,
 }
 
 /// What an agent's login says of its node; id and key were checked to agree.

@@ -6,6 +6,7 @@
 pub mod access;
 mod answers;
 pub mod event;
+pub mod mesh;
 pub mod nodes;
 pub mod note;
 pub mod outbox;
@@ -125,6 +126,7 @@ impl Broker {
             Event::Opened(opened) => self.open(*opened, now),
             Event::Inputs { session, inputs, ticket } => self.queue(session, inputs, ticket),
             Event::Closed { session, reason, refusal } => self.close(session, refusal, &reason, now),
+            Event::LinkOpened(_) | Event::LinkFrames { .. } | Event::LinkAlive(_) | Event::LinkClosed { .. } => {}
             Event::Policy(policy) => self.apply(policy, now),
             Event::Wake => {}
             Event::Drain => self.drain(),

@@ -184,7 +184,7 @@ impl Broker {
         // What a node that registers will report is not known, so nobody with a scope learns of it.
         let registering = if scope.is_none() { self.nodes.registering() as u64 } else { 0 };
         let cost = nodes.len() * if find.facts.is_empty() { 1 } else { 8 };
-        let answer = FindAnswer { count, nodes, next, registering, gone };
+        let answer = FindAnswer { count, nodes, next, registering, gone, without: Vec::new() };
         self.reply_with(asker, &answer, now);
         Ok(64 + looked_at + cost)
     }
@@ -215,7 +215,7 @@ impl Broker {
             .map(|(value, count)| ValueCount { value: serde_json::to_value(value).unwrap_or_default(), count })
             .collect();
         let missing = report.missing + report.without_value;
-        self.reply_with(asker, &ReportAnswer { count: rows.len(), values, missing, more }, now);
+        self.reply_with(asker, &ReportAnswer { count: rows.len(), values, missing, more, without: Vec::new() }, now);
         Ok(256 + looked_at)
     }
 
@@ -259,6 +259,7 @@ impl Broker {
             modules: Default::default(),
             display: shown(display, |path| hidden.touches(path)),
             explanation: None,
+            broker: self.settings.name.clone(),
         };
         if let Some(whole) = whole {
             if let Some(filter) = explain {

@@ -138,7 +138,7 @@ impl Requests {
         }
         let mut pending = self.drop(key)?;
         let states = std::mem::take(&mut pending.states);
-        Some((pending, Done { states }))
+        Some((pending, Done { states, without: Vec::new() }))
     }
 
     /// Forgets a request whose caller has left.
