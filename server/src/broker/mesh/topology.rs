@@ -137,7 +137,8 @@ impl Topology {
             Ordering::Equal | Ordering::Greater => {}
         }
         if !is_ours {
-            let answers = self.outbid.get(&record.incarnation).is_some_and(|outbid| record.instance > *outbid);
+            // It was left behind, and is at or ahead of us again.
+            let answers = self.outbid.contains_key(&record.incarnation);
             let age = |of: &LinkState| (of.born, of.incarnation);
             if answers && age(&self.own) > age(record) {
                 return Taken::Duplicate;
