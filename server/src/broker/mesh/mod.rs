@@ -4,6 +4,7 @@
 //! a message follows the tree of its origin; where two brokers see different topologies, it is flooded and deduplicated.
 
 mod flood;
+pub mod graph;
 pub mod interest;
 pub mod lanes;
 mod neighbours;
