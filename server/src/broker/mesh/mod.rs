@@ -12,6 +12,7 @@ pub mod routes;
 pub mod seen;
 pub mod summary;
 pub mod topology;
+mod weight;
 
 use super::note::{Note, Weight};
 use bytes::Bytes;
