@@ -172,7 +172,9 @@ impl Work<'_> {
         request.expect_targets = guards.expect;
         request.max_targets = guards.max_targets.into_iter().chain(self.threshold).min();
         let (mut accounts, mut stop) = self.drive(std::slice::from_ref(&request), &[], None).await?;
-        if let Some(question) = self.to_confirm(&request, &accounts).await? {
+        // Twice at the most: that brokers are missing may come to light only when the size has been confirmed.
+        for _ in 0..2 {
+            let Some(question) = self.to_confirm(&request, &accounts).await? else { break };
             self.confirm(&question).await?;
             request.id = RequestId::random();
             request.max_targets = Some(question.most);

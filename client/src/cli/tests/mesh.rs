@@ -176,6 +176,29 @@ async fn a_large_partial_count_is_said_to_be_partial() {
 }
 
 #[tokio::test]
+async fn a_size_that_was_confirmed_and_turns_out_to_be_partial_is_asked_again() {
+    let script = |mut peer: Peer<DuplexStream>, _: Operator| async move {
+        for (most, code, count) in [("2", "too-many-targets", "3"), ("3", "partial", "3")] {
+            let (asked, _) = peer.expect("/topic/prod.a.b").await;
+            let headers = (asked.headers.get(header::MAX_TARGETS), asked.headers.get(header::ALLOW_PARTIAL));
+            assert_eq!(headers, (Some(most), None));
+            if code == "partial" {
+                peer.event(&asked, "missing", &[], away()).await;
+            }
+            peer.event(&asked, "refused", &[(header::CODE, code), (header::COUNT, count)], Value::Null).await;
+        }
+        let (asked, _) = peer.expect("/topic/prod.a.b").await;
+        let headers = (asked.headers.get(header::MAX_TARGETS), asked.headers.get(header::ALLOW_PARTIAL));
+        assert_eq!(headers, (Some("3"), Some("true")));
+        peer.accept(&asked, &[]).await;
+        peer.event(&asked, "done", &[], json!({"states": {}, "without": [away()]})).await;
+    };
+    let (code, _, err) = muster(&["run", "a.b", "--all"], &["y", "y"], script).await;
+    assert_eq!(code, 3, "{err}");
+    assert_eq!(err.matches("Go on? [y/N]").count(), 2, "{err}");
+}
+
+#[tokio::test]
 async fn the_operators_own_guard_is_not_talked_away() {
     let arguments = ["run", "a.b", "--all", "-y", "--max-targets", "9"];
     let (code, _, err) = muster(&arguments, &["y"], |mut peer, _| async move {
