@@ -6,6 +6,7 @@
 mod flood;
 pub mod graph;
 pub mod interest;
+mod known;
 pub mod lanes;
 mod neighbours;
 pub mod routes;

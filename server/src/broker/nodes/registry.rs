@@ -339,22 +339,6 @@ impl Nodes {
         whole(policy, &self.broker, &gone.user, &gone.document.json, gone.since, gone.clock_skew)
     }
 
-    /// Stub.
-    pub fn summarise(&self, me: &muster_protocol::message::BrokerName) -> muster_protocol::link::Summary {
-        muster_protocol::link::Summary {
-            origin: me.clone(),
-            instance: 0,
-            sequence: 0,
-            base: None,
-            nodes: self.len() as u64,
-            restless: false,
-            paths: Default::default(),
-            others: true,
-            classes: None,
-            modules: None,
-        }
-    }
-
     /// Raised with each change of what a summary says.
     pub fn changes(&self) -> u64 {
         self.changes
