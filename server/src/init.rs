@@ -1,9 +1,9 @@
 //! How does a cluster begin? CA, certificate, keys, configuration and a policy with first users, in one new directory.
 
-use crate::config::is_dns_label;
 use crate::passwd::{self, PasswordError};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use muster_protocol::dial::Address;
+use muster_protocol::message::BrokerName;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SerialNumber,
@@ -182,7 +182,7 @@ pub fn init(options: &InitOptions) -> Result<InitReport, InitError> {
 
 fn check(options: &InitOptions) -> Result<(), InitError> {
     for (option, text) in [("name", &options.name), ("cluster", &options.cluster)] {
-        if !is_dns_label(text) {
+        if BrokerName::parse(text).is_err() {
             return Err(InitError::Name { option, text: text.clone() });
         }
     }
