@@ -18,9 +18,6 @@ pub const DEFAULT_PORT: u16 = 61614;
 /// Links between brokers.
 pub const LINK_PORT: u16 = 61617;
 
-/// Links between brokers.
-pub const LINK_PORT: u16 = 61617;
-
 /// How long an unacknowledged write may stay so before the kernel gives the connection up.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
