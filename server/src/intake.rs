@@ -236,7 +236,7 @@ impl Intake {
 }
 
 /// A body of its own: a slice would keep the whole read buffer alive for as long as one slow session holds the message.
-pub(crate) fn detached(body: &Bytes) -> Bytes {
+fn detached(body: &Bytes) -> Bytes {
     if body.len() < 65_536 { Bytes::copy_from_slice(body) } else { body.clone() }
 }
 

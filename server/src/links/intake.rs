@@ -3,7 +3,7 @@
 //! A plain function, which the simulation calls too. What is only relayed is not looked at.
 
 use crate::broker::event::{Find, Purpose, Received, Sent, Target, Terms};
-use crate::intake::{FACTS_MOST, destination, detached, fact_path, filter, page, request_id};
+use crate::intake::{FACTS_MOST, destination, fact_path, filter, page, request_id};
 use bytes::Bytes;
 use muster_protocol::destination::{Destination, Kind};
 use muster_protocol::error::{Code, Refusal};
@@ -15,8 +15,6 @@ use std::sync::Arc;
 
 /// What a frame means to the broker `me`. A letter that cannot be read gives an order that says why, for the broker to answer.
 pub fn receive(me: &BrokerName, head: Head, body: Bytes) -> Received {
-    // A body may lie in a read buffer that is much larger than itself.
-    let body = detached(&body);
     let order = order(me, &head, &body).map(|order| order.map(Box::new));
     Received { head: Arc::new(head), body, order }
 }

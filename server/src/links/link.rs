@@ -10,11 +10,11 @@ use super::wire::{Broken, LINGER, Reader, Writer, linger, refusal_of, refused};
 use crate::broker::event::{Event, LinkId, LinkOpened, Received, Ticket};
 use crate::broker::mesh::lanes::{Freight, Item, LinkReader, lanes};
 use crate::hub::{Clock, Hub};
-use bytes::Bytes;
+use bytes::Buf;
 use futures_util::FutureExt;
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::link::codec::{Limits, Sending, aged};
-use muster_protocol::link::{Head, Hello, MAX_HEAD, PIECE};
+use muster_protocol::link::codec::{Limits, Sending};
+use muster_protocol::link::{Head, Hello, PIECE};
 use muster_protocol::message::shown;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -34,6 +34,9 @@ const BATCH: usize = OUTSTANDING / 8;
 const FRAMES: usize = 256;
 /// Bytes that come without making a frame are told as a sign of life so often.
 const ALIVE: Duration = Duration::from_secs(1);
+
+/// Bytes of the two numbers before each unit of a frame.
+const PREFIX: usize = 8;
 
 /// What both sides agreed on.
 pub(super) struct Met {
@@ -78,7 +81,7 @@ where
     };
     // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
     drop(admitted);
-    reader.decoder.set_limits(Limits { head: MAX_HEAD, body: shared.max_body() });
+    reader.decoder.set_limits(Limits::after_hello(shared.max_body()));
     let largest = usize::try_from(hello.max_body).unwrap_or(usize::MAX);
     let opened = LinkOpened { link: id, hello, nonce, end: entered.end, peer: address, outbox: outbox.clone() };
     let ended = if shared.hub.tell(Event::LinkOpened(Box::new(opened))).await {
@@ -230,11 +233,15 @@ fn take<S>(reader: &mut Reader<S>, shared: &Shared, counters: &LinkCounters) -> 
     let mut batch = Batch { frames: Vec::new(), bytes: 0, end: None, is_dry: false };
     while batch.frames.len() < FRAMES && batch.bytes < BATCH {
         let before = reader.buffer.len();
+        let bare = first_bare_frame(&reader.buffer);
         let decoded = reader.decoder.decode(&mut reader.buffer);
         let bytes = before - reader.buffer.len();
         match decoded {
             Ok(Some((head, body))) => {
-                counters.came(is_data(&head), 1, bytes);
+                // A frame without a body may have come between the pieces of another.
+                let own = if body.is_empty() { bare.unwrap_or(bytes).min(bytes) } else { bytes };
+                counters.came(is_data(&head), 1, own);
+                counters.came(true, 0, bytes - own);
                 batch.bytes += bytes.max(body.len());
                 match head {
                     Head::Refused(refused) => batch.end = Some(Broken::Refused(refused)),
@@ -258,6 +265,18 @@ fn take<S>(reader: &mut Reader<S>, shared: &Shared, counters: &LinkCounters) -> 
         }
     }
     batch
+}
+
+/// Bytes of the first frame without a body in the buffer.
+fn first_bare_frame(mut bytes: &[u8]) -> Option<usize> {
+    while bytes.len() >= PREFIX {
+        let (head, body) = (bytes.get_u32() as usize, bytes.get_u32() as usize);
+        if head > 0 && body == 0 {
+            return Some(PREFIX + head);
+        }
+        bytes = bytes.get(head + body.min(PIECE)..)?;
+    }
+    None
 }
 
 /// Takes items from the lanes and writes them: control before data, and between the pieces of a body.
@@ -306,9 +325,10 @@ impl<S: AsyncWrite> Pump<'_, S> {
             }
             if let Some(sending) = &mut self.sending {
                 let before = self.writer.out.len();
-                let goes_on = sending.next_unit(&mut self.writer.out);
-                self.counters.went(true, u64::from(!goes_on), self.writer.out.len() - before);
-                if !goes_on {
+                sending.next_unit(&mut self.writer.out);
+                let is_done = sending.is_done();
+                self.counters.went(true, u64::from(is_done), self.writer.out.len() - before);
+                if is_done {
                     self.sending = None;
                 }
                 continue;
@@ -345,18 +365,22 @@ impl<S: AsyncWrite> Pump<'_, S> {
         if expires.is_some_and(|at| at <= now) {
             return self.counters.expired();
         }
+        // The other side would end the link over it.
         if body.len() > self.largest {
-            if self.counters.too_large() == 0 {
-                tracing::warn!(
-                    target: "muster::links", bytes = body.len(), limit = self.largest,
-                    "a neighbour does not take a message of this size: dropped; give all brokers the same limits.max-frame"
-                );
-            }
-            return;
+            return self.too_large(&format!("its body has {} bytes, the limit there is {}", body.len(), self.largest));
         }
-        self.sending = Some(Sending::new(&aged(&head, now.saturating_sub(since)), body));
+        match Sending::new(&head.aged(now.saturating_sub(since)), body) {
+            Ok(sending) => self.sending = Some(sending),
+            Err(error) => self.too_large(&error.to_string()),
+        }
+    }
+
+    fn too_large(&self, reason: &str) {
+        if self.counters.too_large() == 0 {
+            tracing::warn!(
+                target: "muster::links", reason,
+                "a message that a neighbour does not take was dropped, and so are others; give all brokers the same limits.max-frame"
+            );
+        }
     }
 }
-
-/// Nothing else makes a body.
-const _: fn(&Head, Bytes) -> Sending = Sending::new;

@@ -1,17 +1,15 @@
 //! How do frames get onto a connection and off it? The two halves of a TLS stream, and the HELLO of both sides.
 
 use super::counters::{LinkCounters, is_data};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::link::codec::{Decoder, Limits, LinkError, Sending};
+use muster_protocol::link::codec::{self, Decoder, Limits, LinkError};
 use muster_protocol::link::{Head, Hello, Refused};
 use rustls::AlertDescription;
 use std::time::Duration;
 use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-/// Longest head before the other side is known, bytes.
-const HELLO_HEAD: usize = 4 * 1024;
 /// Bytes read at once.
 const READ: usize = 64 * 1024;
 /// After a last word: how long to flush and to read on, so that the word arrives before a reset.
@@ -48,7 +46,7 @@ pub(super) struct Writer<S> {
 /// Both halves of a connection that has just done TLS.
 pub(super) fn halves<S: AsyncRead + AsyncWrite>(stream: S) -> (Reader<S>, Writer<S>) {
     let (read, write) = io::split(stream);
-    let decoder = Decoder::new(Limits { head: HELLO_HEAD, body: 0 });
+    let decoder = Decoder::new(Limits::BEFORE_HELLO);
     (Reader { read, buffer: BytesMut::new(), decoder }, Writer { write, out: BytesMut::new() })
 }
 
@@ -84,10 +82,14 @@ impl<S: AsyncWrite> Writer<S> {
     /// Adds a frame without a body.
     pub(super) fn control(&mut self, head: &Head, counters: Option<&LinkCounters>) {
         let before = self.out.len();
-        let mut sending = Sending::new(head, Bytes::new());
-        while sending.next_unit(&mut self.out) {}
-        if let Some(counters) = counters {
-            counters.went(is_data(head), 1, self.out.len() - before);
+        match codec::encode(head, &mut self.out) {
+            Ok(()) => {
+                if let Some(counters) = counters {
+                    counters.went(is_data(head), 1, self.out.len() - before);
+                }
+            }
+            // The other side would end the link over it; without it, it goes on with what it knew.
+            Err(error) => tracing::error!(target: "muster::links", %error, "a frame cannot be sent"),
         }
     }
 
@@ -133,7 +135,11 @@ pub(super) async fn linger<S: AsyncRead + AsyncWrite>(mut reader: Reader<S>, mut
 
 /// What the other side is told of a frame that cannot be read.
 pub(super) fn refusal_of(error: &LinkError) -> Refusal {
-    Refusal::new(Code::BadFrame, error.to_string())
+    let code = match error {
+        LinkError::HeadTooLong(..) | LinkError::BodyTooLong(..) => Code::TooLarge,
+        _ => Code::BadFrame,
+    };
+    Refusal::new(code, error.to_string())
 }
 
 /// What went wrong on a connection, with the cure where the other side's TLS says that it is about certificates.
