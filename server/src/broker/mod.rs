@@ -45,6 +45,12 @@ const BUDGET: usize = 512;
 pub struct Settings {
     /// The broker's name.
     pub name: String,
+    /// Boot counter, kept on disk: the higher is the later life.
+    pub instance: u64,
+    /// Random, made at the start of the process: tells a restart from a second broker with the same name.
+    pub incarnation: u64,
+    /// When the process started, Unix ms.
+    pub born: u64,
     /// Subscriptions of one session, reply queues included.
     pub subscriptions: usize,
     /// Requests of one session that are not accounted for.
