@@ -216,6 +216,7 @@ async fn start_links(
             Some(LinkTls::load(&files.certificate, &files.key, &files.ca)?)
         },
         outbox: limits.link_outbox,
+        stall: links::STALL,
         caps: Caps {
             pending: limits.pending,
             pending_per_address: limits.pending_per_address,

@@ -69,7 +69,7 @@ async fn connection(tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, shared: 
         return tracing::debug!(target: "muster::links", %error, "socket options");
     }
     let Some(tls) = handshake(tcp, peer, &tls, shared, deadline).await else { return };
-    let (reader, writer) = halves(tls.0);
+    let (reader, writer) = halves(tls.0, shared.stall);
     Box::pin(greet(reader, writer, tls.1, peer, shared, deadline, pending)).await;
 }
 

@@ -96,7 +96,7 @@ async fn greet(
         .map_err(|error| Trouble::failure(format!("{error}; {} must show a certificate for {name}", config.to)))?;
     let peer = stream.get_ref().0.peer_addr().map_err(|error| Trouble::failure(format!("{address}: {error}")))?;
     let certificate = certificate_of(stream.get_ref().1.peer_certificates());
-    let (mut reader, mut writer) = halves(stream);
+    let (mut reader, mut writer) = halves(stream, shared.stall);
     let ours = shared.hello(shared.hub.clock().now().unix);
     let our_nonce = ours.nonce;
     writer.control(&Head::Hello(ours), None);

@@ -42,6 +42,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+/// A write that makes no progress for so long ends the link, whatever the kernel thinks of the other side.
+pub const STALL: Duration = Duration::from_secs(20);
 /// How long links may take to hear the last word.
 const STOP: Duration = Duration::from_secs(3);
 
@@ -56,6 +58,8 @@ pub struct Setup {
     pub tls: Option<LinkTls>,
     /// Bytes of the data lane of a link.
     pub outbox: usize,
+    /// How long a write may make no progress: [`STALL`].
+    pub stall: Duration,
     /// How many connections may be where; `login_time` is that of TCP, TLS and HELLO together.
     pub caps: Caps,
 }
@@ -99,6 +103,7 @@ struct Shared {
     gate: Arc<Gate>,
     hello_time: Duration,
     outbox: usize,
+    stall: Duration,
     last_nonce: AtomicU64,
     last_link: AtomicU64,
 }
@@ -121,6 +126,7 @@ impl Links {
             gate: Gate::new(setup.caps),
             hello_time: setup.caps.login_time,
             outbox: setup.outbox,
+            stall: setup.stall,
             // Above whatever an earlier process of this broker used.
             last_nonce: AtomicU64::new(unix),
             last_link: AtomicU64::new(0),
