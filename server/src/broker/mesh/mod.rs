@@ -1,10 +1,8 @@
 //! How do brokers find each other and pass messages on? Link state as arithmetic: who is there, who wants what, which way.
 
 pub mod interest;
-mod known;
 pub mod lanes;
 pub mod routes;
 pub mod seen;
 pub mod summary;
 pub mod topology;
-mod weight;
