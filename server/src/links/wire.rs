@@ -154,7 +154,9 @@ pub(super) fn cause_of(error: &io::Error) -> String {
             | A::CertificateUnknown
             | A::CertificateRequired
             | A::UnsupportedCertificate
-            | A::AccessDenied),
+            | A::AccessDenied
+            // A CA of the same name with another key: two clusters that were set up with the same names.
+            | A::DecryptError),
         )) => format!(
             "the other side does not accept this broker's certificate ({alert:?}); both need certificates of one CA, valid now, for server and client authentication"
         ),
