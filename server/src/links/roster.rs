@@ -307,6 +307,11 @@ impl Roster {
         }
     }
 
+    /// Forgets those that came once and belong to nothing any more.
+    pub(super) fn forget(&self, is_listed: impl Fn(&BrokerName) -> bool) {
+        self.lock().retain(|name, peer| peer.config.is_some() || !peer.live.is_empty() || is_listed(name));
+    }
+
     /// Connections that are not over.
     pub(super) fn live(&self) -> usize {
         self.lock().values().map(|peer| peer.live.len()).sum()
