@@ -6,4 +6,3 @@ pub mod routes;
 pub mod seen;
 pub mod summary;
 pub mod topology;
-mod weight;
