@@ -6,3 +6,4 @@ pub mod routes;
 pub mod seen;
 pub mod summary;
 pub mod topology;
+mod weight;
