@@ -1,5 +1,6 @@
 //! How do brokers find each other and pass messages on? Link state as arithmetic: who is there, who wants what, which way.
 
+pub mod graph;
 pub mod interest;
 pub mod lanes;
 pub mod routes;
