@@ -59,7 +59,7 @@ impl Agent {
             id: NodeId::of(&NodeKey::new(key)),
             user: dice.pick(&["node-acme", "node-globex"]),
             center: dice.pick(CENTERS),
-            role: dice.chance(80).then(|| *dice.pick(ROLES)),
+            role: dice.chance(80).then(|| dice.pick(ROLES)),
             cpus: dice.within(1..12),
             serves: dice.chance(80),
             number: 0,
@@ -137,7 +137,7 @@ impl World {
 
     fn somewhere(&mut self) -> Option<usize> {
         let alive: Vec<usize> = (0..self.sites.len()).filter(|site| self.sites[*site].is_alive()).collect();
-        (!alive.is_empty()).then(|| *self.dice.pick(&alive))
+        (!alive.is_empty()).then(|| self.dice.pick(&alive))
     }
 
     /// An agent connects to some broker with the next session number, and registers.
@@ -159,7 +159,7 @@ impl World {
 
     /// It takes on other facts.
     pub(super) fn change_facts(&mut self, number: usize) {
-        let (center, cpus) = (*self.dice.pick(CENTERS), self.dice.within(1..12));
+        let (center, cpus) = (self.dice.pick(CENTERS), self.dice.within(1..12));
         let agent = &mut self.agents[number];
         (agent.center, agent.cpus) = (center, cpus);
         let (Some(at), document) = (agent.current, agent.document()) else { return };

@@ -53,7 +53,7 @@ impl World {
     /// A random connected graph of a random size; small ones are more frequent, as they are cheap.
     fn build(&mut self) {
         let mut dice = self.dice.split();
-        let count = *dice.pick(&[2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8, 9, 10, 12]);
+        let count = dice.pick(&[2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8, 9, 10, 12]);
         for number in 1..=count {
             let skew = if dice.chance(20) { dice.within(0..7_200_000) as i64 - 3_600_000 } else { 0 };
             self.add_site(&format!("b{number}"), skew);
@@ -79,7 +79,7 @@ impl World {
     }
 
     pub(super) fn add_wire(&mut self, a: usize, b: usize, dice: &mut Dice) {
-        let cost = *dice.pick(&[1, 1, 1, 2, 3, 10]);
+        let cost = dice.pick(&[1, 1, 1, 2, 3, 10]);
         let least = dice.within(1..40);
         let mut wire = Wire::new(a, b, cost, least..least + dice.within(1..15));
         if dice.chance(10) {
@@ -165,7 +165,7 @@ impl World {
     fn fault(&mut self) -> Deed {
         let (wire, site) = (self.dice.below(self.wires.len()), self.dice.below(self.sites.len()));
         match self.dice.below(10) {
-            0..3 => Deed::Cut { wire, notice: *self.dice.pick(&[5, 100, 1_000]) },
+            0..3 => Deed::Cut { wire, notice: self.dice.pick(&[5, 100, 1_000]) },
             3 => Deed::Heal { wire },
             4 => Deed::Silence { wire, sides: [true, true] },
             5 => Deed::Silence { wire, sides: [self.dice.chance(50), true] },
@@ -254,7 +254,7 @@ impl World {
 
     fn send_message(&mut self, operator: usize) {
         let Some(at) = self.operators[operator].current else { return };
-        let topic = *self.dice.pick(TOPICS);
+        let topic = self.dice.pick(TOPICS);
         let expected = self.is_settled.then(|| self.audience(at.site, topic));
         let id = self.ledger.letter(expected);
         let frame = send(topic).header(header::REPLY_TO, "/temp-queue/me").with_body(id);
