@@ -18,13 +18,15 @@ use std::collections::BTreeMap;
 /// What operators may subscribe to.
 pub(super) const PATTERNS: &[&str] = &["/topic/news.>", "/topic/news.a", "/topic/news.*", "/topic/news.b.>"];
 /// Where messages go.
-pub(super) const TOPICS: &[&str] = &["/topic/news.a", "/topic/news.b", "/topic/news.b.c"];
+pub(super) const TOPICS: &[&str] = &["/topic/news.a", "/topic/news.b", "/topic/news.b.c.d"];
 
 /// A managed node.
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) id: NodeId,
     user: &'static str,
+    /// The broker that it prefers.
+    pub(super) home: Option<usize>,
     pub(super) center: &'static str,
     pub(super) role: Option<&'static str>,
     pub(super) cpus: u64,
@@ -46,7 +48,7 @@ pub(super) struct Agent {
 #[derive(Debug)]
 pub(super) struct Operator {
     pub(super) patterns: Vec<&'static str>,
-    home: usize,
+    pub(super) home: usize,
     pub(super) current: Option<At>,
     is_joining: bool,
 }
@@ -58,6 +60,7 @@ impl Agent {
         Agent {
             id: NodeId::of(&NodeKey::new(key)),
             user: dice.pick(&["node-acme", "node-globex"]),
+            home: None,
             center: dice.pick(CENTERS),
             role: dice.chance(80).then(|| dice.pick(ROLES)),
             cpus: dice.within(1..12),
@@ -143,7 +146,8 @@ impl World {
     /// An agent connects to some broker with the next session number, and registers.
     pub(super) fn join_agent(&mut self, number: usize) {
         self.agents[number].is_joining = false;
-        let Some(site) = self.somewhere() else { return self.plan_join(Who::Agent(number), 500) };
+        let home = self.agents[number].home.filter(|home| self.sites[*home].is_alive());
+        let Some(site) = home.or_else(|| self.somewhere()) else { return self.plan_join(Who::Agent(number), 500) };
         let agent = &mut self.agents[number];
         agent.number += 1;
         let hello = NodeHello { id: agent.id, number: agent.number, clock_skew: 0 };
@@ -176,7 +180,9 @@ impl World {
         self.operators[number].current = Some(at);
         self.open(site, Who::Operator(number), "noc", None);
         let topics = self.operators[number].patterns.iter().map(|pattern| subscribe(pattern, pattern));
-        let frames = topics.chain([subscribe("/temp-queue/me", "me")]).collect();
+        // A queue that requests use takes no other answers.
+        let frames =
+            topics.chain(["/temp-queue/me", "/temp-queue/letters"].map(|queue| subscribe(queue, queue))).collect();
         self.say(at, frames);
     }
 

@@ -427,12 +427,11 @@ impl Call {
 
     /// The request goes where a node can match, and nowhere else.
     fn check_list(&self, truth: &Truth) -> Result<(), String> {
-        if self.aim.is_plain() && !self.terms.to_service {
-            if let Some(other) = self.list.iter().find(|broker| !truth.nodes.contains_key(*broker)) {
-                return Err(format!("it went to {other}, where no node can match"));
-            }
+        let is_decided = self.aim.is_plain() && !self.terms.to_service;
+        match self.list.iter().find(|broker| is_decided && !truth.nodes.contains_key(*broker)) {
+            Some(other) => Err(format!("it went to {other}, where no node can match")),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -42,11 +42,7 @@ pub(super) fn run(world: &mut World) -> Result<(), String> {
         world.settle("after the faults")?;
         world.traffic()?;
     }
-    world.run_until(60_000, "what is under way ends", |world| {
-        world.ledger.is_punctual(world.now)?;
-        if world.ledger.is_over() { Ok(()) } else { Err("requests are under way".into()) }
-    })?;
-    world.leaves_nothing()
+    world.ends()
 }
 
 impl World {
@@ -107,7 +103,7 @@ impl World {
     }
 
     /// Some of everything, while the mesh is quiet: all must be exact.
-    fn traffic(&mut self) -> Result<(), String> {
+    pub(super) fn traffic(&mut self) -> Result<(), String> {
         for _ in 0..self.dice.within(4..9) {
             let deed = self.asking();
             let after = self.dice.within(0..1_500);
@@ -132,7 +128,7 @@ impl World {
     }
 
     /// Faults and traffic together; at the end most of what was broken is whole again.
-    fn chaos(&mut self) -> Result<(), String> {
+    pub(super) fn chaos(&mut self) -> Result<(), String> {
         self.is_calm = false;
         let most = self.dice.within(1_500..6_000);
         for _ in 0..self.dice.within(1..6) {
@@ -163,8 +159,8 @@ impl World {
     }
 
     fn fault(&mut self) -> Deed {
-        let (wire, site) = (self.dice.below(self.wires.len()), self.dice.below(self.sites.len()));
-        match self.dice.below(10) {
+        let (wire, site) = (self.dice.below(self.wires.len().max(1)), self.dice.below(self.sites.len()));
+        match if self.wires.is_empty() { 9 } else { self.dice.below(10) } {
             0..3 => Deed::Cut { wire, notice: self.dice.pick(&[5, 100, 1_000]) },
             3 => Deed::Heal { wire },
             4 => Deed::Silence { wire, sides: [true, true] },
@@ -257,7 +253,7 @@ impl World {
         let topic = self.dice.pick(TOPICS);
         let expected = self.is_settled.then(|| self.audience(at.site, topic));
         let id = self.ledger.letter(expected);
-        let frame = send(topic).header(header::REPLY_TO, "/temp-queue/me").with_body(id);
+        let frame = send(topic).header(header::REPLY_TO, "/temp-queue/letters").with_body(id);
         self.say(at, vec![frame]);
     }
 
@@ -289,11 +285,11 @@ impl World {
             _ => {}
         }
         terms.allows_partial = terms.is_guarded() && self.dice.chance(40);
-        if let Some((at, request)) = self.request(operator, &aim, terms) {
-            if self.dice.chance(15) {
-                let after = self.dice.within(0..2_000);
-                self.plan(after, Happening::Deed(Deed::Cancel { at, request }));
-            }
+        if let Some((at, request)) = self.request(operator, &aim, terms)
+            && self.dice.chance(15)
+        {
+            let after = self.dice.within(0..2_000);
+            self.plan(after, Happening::Deed(Deed::Cancel { at, request }));
         }
     }
 
@@ -344,8 +340,12 @@ impl World {
         self.say(at, vec![frame.header(header::TARGET, &aim.text()).with_body("{}")]);
     }
 
-    /// At the end no broker remembers a request.
-    fn leaves_nothing(&mut self) -> Result<(), String> {
+    /// What is under way ends, and then no broker remembers a request.
+    pub(super) fn ends(&mut self) -> Result<(), String> {
+        self.run_until(60_000, "what is under way ends", |world| {
+            world.ledger.is_punctual(world.now)?;
+            if world.ledger.is_over() { Ok(()) } else { Err("requests are under way".into()) }
+        })?;
         self.run_until(10_000, "no broker keeps a request", |world| {
             for site in &world.sites {
                 let left = site.broker.as_ref().map_or(0, crate::broker::Broker::requests_under_way);

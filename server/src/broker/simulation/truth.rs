@@ -97,7 +97,7 @@ impl World {
         let wants = |pattern: &&str| Pattern::parse(pattern).expect("a pattern").matches(&topic);
         let listening = |operator: &super::actors::Operator| {
             let at = operator.current.filter(|at| component.contains(&at.site))?;
-            operator.patterns.iter().any(|pattern| wants(&pattern)).then_some(at)
+            operator.patterns.iter().any(wants).then_some(at)
         };
         self.operators.iter().filter_map(listening).collect()
     }
@@ -135,10 +135,10 @@ impl World {
                 call.list.extend(forward.to.iter().filter(|b| **b != forward.origin).map(ToString::to_string));
             }
         }
-        if self.is_settled {
-            if let Err(why) = self.check_way(from, to, forward) {
-                self.fail(format!("{} > {}: {why}: {forward:?}", self.name(from), self.name(to)));
-            }
+        if self.is_settled
+            && let Err(why) = self.check_way(from, to, forward)
+        {
+            self.fail(format!("{} > {}: {why}: {forward:?}", self.name(from), self.name(to)));
         }
     }
 

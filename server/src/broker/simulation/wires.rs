@@ -4,7 +4,7 @@ use super::site::Flag;
 use super::world::{Happening, Seen, World};
 use crate::broker::event::{Event, LinkId, LinkOpened, Ticket};
 use crate::broker::mesh::lanes::{Item, LinkReader, lanes};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use muster_protocol::link::{Head, Hello, NEWEST, Neighbour, OLDEST};
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,7 +94,16 @@ impl World {
         if !self.wires[wire].up || !self.sites[other].is_alive() {
             return self.plan_redial(wire, side, 200..1_500);
         }
-        self.connect(wire);
+        let mut hello = |side: usize| self.hello(self.wires[wire].sites[side]);
+        let hellos = [hello(0), hello(1)];
+        if !self.wires[wire].both_dial || self.dice.chance(70) {
+            return self.connect(wire, hellos);
+        }
+        // Both dialled at once, and each said the first HELLO on its own connection: the sums of the nonces are the same.
+        let mut hello = |side: usize| self.hello(self.wires[wire].sites[side]);
+        let ([a, b], [later_a, later_b]) = (hellos, [hello(0), hello(1)]);
+        self.connect(wire, [a, later_b]);
+        self.connect(wire, [later_a, b]);
     }
 
     pub(super) fn plan_redial(&mut self, wire: usize, side: usize, after: Range<u64>) {
@@ -106,11 +115,10 @@ impl World {
     }
 
     /// TLS and HELLO are done; each side hears of it in its own time.
-    fn connect(&mut self, wire: usize) {
+    fn connect(&mut self, wire: usize, hellos: [Hello; 2]) {
         self.last_connection += 1;
         let number = self.last_connection;
         let sites = self.wires[wire].sites;
-        let hellos = sites.map(|site| self.hello(site));
         let nonce = hellos[0].nonce + hellos[1].nonce;
         self.seen(Seen::Text(format!("link {}-{} connects (nonce {nonce})", hellos[0].name, hellos[1].name)));
         let mut at = |_| self.now + self.dice.within(1..20);
@@ -206,11 +214,14 @@ impl World {
             let Some(end) = self.live_end(connection, side) else { return };
             let Poll::Ready(item) = end.reader.poll_next(&mut context) else { return };
             match item {
-                Item::Control(head) => self.transmit(connection, side, head, Bytes::new(), true),
+                Item::Control(head) => {
+                    let bytes = super::edge::encoded(&head, Bytes::new());
+                    self.transmit(connection, side, head, bytes, true);
+                }
                 Item::Data(freight) => {
                     let tick = self.sites[site].time(self.now).tick;
-                    if let Some((head, body)) = super::edge::written(freight, tick) {
-                        self.transmit(connection, side, head, body, false);
+                    if let Some(bytes) = super::edge::written(&freight, tick) {
+                        self.transmit(connection, side, freight.head, bytes, false);
                     }
                 }
                 Item::Close(refusal) => {
@@ -231,7 +242,7 @@ impl World {
     }
 
     /// A frame goes off. Within its lane it keeps its order; data never overtakes control, control may overtake data.
-    fn transmit(&mut self, connection: u64, side: usize, head: Arc<Head>, body: Bytes, is_control: bool) {
+    fn transmit(&mut self, connection: u64, side: usize, head: Arc<Head>, bytes: BytesMut, is_control: bool) {
         let Some(c) = self.connections.get(&connection) else { return };
         let (wire, to) = (c.wire, 1 - side);
         let (from_site, to_site) = (c.ends[side].site, c.ends[to].site);
@@ -246,17 +257,17 @@ impl World {
         let Some(end) = self.connections.get_mut(&connection).map(|c| &mut c.ends[to]) else { return };
         let at = if is_control { at.max(end.control) } else { at.max(end.control).max(end.data) };
         *(if is_control { &mut end.control } else { &mut end.data }) = at;
-        self.plan(at - self.now, Happening::Arrive { connection, side: to, head, body });
+        self.plan(at - self.now, Happening::Arrive { connection, side: to, bytes });
     }
 
-    pub(super) fn arrive(&mut self, connection: u64, side: usize, head: &Arc<Head>, body: Bytes) {
+    pub(super) fn arrive(&mut self, connection: u64, side: usize, bytes: BytesMut) {
         if self.connections.get(&connection).is_none_or(|c| c.is_cut) {
             return;
         }
         let Some(end) = self.live_end(connection, side) else { return };
         let (site, link) = (end.site, end.link);
         let me = self.sites[site].name.clone();
-        let frames = vec![super::edge::received(&me, head, body)];
+        let frames = vec![super::edge::received(&me, bytes)];
         self.handle(site, Event::LinkFrames { link, frames, ticket: Ticket(None) });
     }
 

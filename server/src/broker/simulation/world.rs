@@ -12,7 +12,7 @@ use crate::broker::note::Weight;
 use crate::broker::outbox::{Item, outbox};
 use crate::broker::{Broker, Settings};
 use crate::intake::Intake;
-use bytes::Bytes;
+use bytes::BytesMut;
 use muster_protocol::frame::{Frame, Version};
 use muster_protocol::link::Head;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,7 +31,7 @@ pub(super) enum Happening {
     Start { site: usize },
     Opened { connection: u64, side: usize },
     Pump { connection: u64, side: usize },
-    Arrive { connection: u64, side: usize, head: Arc<Head>, body: Bytes },
+    Arrive { connection: u64, side: usize, bytes: BytesMut },
     Ended { connection: u64, side: usize },
     Redial { wire: usize, side: usize },
     Join(Who),
@@ -165,7 +165,7 @@ impl World {
             Happening::Start { site } => self.start(site),
             Happening::Opened { connection, side } => self.opened(connection, side),
             Happening::Pump { connection, side } => self.pump(connection, side),
-            Happening::Arrive { connection, side, head, body } => self.arrive(connection, side, &head, body),
+            Happening::Arrive { connection, side, bytes } => self.arrive(connection, side, bytes),
             Happening::Ended { connection, side } => self.ended(connection, side),
             Happening::Redial { wire, side } => self.redial(wire, side),
             Happening::Join(Who::Agent(agent)) => self.join_agent(agent),
