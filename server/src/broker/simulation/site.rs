@@ -123,7 +123,7 @@ impl Site {
 
     /// What it says in HELLO.
     pub(super) fn instance(&self) -> u64 {
-        self.boots
+        self.broker.as_ref().map_or(self.boots, |broker| broker.mesh().instance())
     }
 
     pub(super) fn is_alive(&self) -> bool {

@@ -189,7 +189,10 @@ impl World {
         (site.zero, site.began) = (site.bits.within(0..1_000_000), now);
         (site.nonce, site.last_link, site.last_session, site.wake) = (0, 0, 0, None);
         let settings = Settings {
-            name: site.name.to_string(),
+            name: site.name.clone(),
+            instance: site.boots,
+            incarnation: site.incarnation,
+            born: site.unix(now),
             subscriptions: 16,
             in_flight: 64,
             sessions_per_user: 0,
