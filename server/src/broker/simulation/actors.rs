@@ -39,8 +39,8 @@ pub(super) struct Agent {
     pub(super) open: BTreeMap<At, u64>,
     /// Since when.
     registered: BTreeMap<At, u64>,
-    /// By which sessions it got which request.
-    runs: BTreeMap<String, Vec<At>>,
+    /// By which sessions it got which request, and where the answer goes.
+    runs: BTreeMap<String, (String, Vec<At>)>,
     is_joining: bool,
 }
 
@@ -247,9 +247,10 @@ impl World {
                 agent.registered.insert(at, self.now);
             }
             "cancel" => {
-                if self.dice.chance(60) {
+                let queue = agent.runs.get(&request).map(|(queue, _)| queue.clone());
+                if let Some(queue) = queue.filter(|_| self.dice.chance(60)) {
                     let after = self.dice.within(1..200);
-                    let frames = vec![answer(message, &request, State::Cancelled)];
+                    let frames = vec![answer(&queue, &request, State::Cancelled)];
                     self.plan(after, Happening::Say { at, frames });
                 }
             }
@@ -265,7 +266,8 @@ impl World {
     fn begin(&mut self, at: At, number: usize, message: &Message, request: &str) {
         let agent = &mut self.agents[number];
         let id = agent.id;
-        let runs = agent.runs.entry(request.to_owned()).or_default();
+        let queue = header_of(message, header::REPLY_TO).to_owned();
+        let (_, runs) = agent.runs.entry(request.to_owned()).or_insert_with(|| (queue.clone(), Vec::new()));
         if runs.contains(&at) {
             return self.fail(format!("{id} got {request} twice over one session"));
         }
@@ -288,10 +290,10 @@ impl World {
             Plan::Silence => {}
             Plan::Answer(state) => {
                 if delay > 1_000 {
-                    let frame = reply_frame(message, request).header(header::EVENT, "started");
+                    let frame = reply_frame(&queue, request).header(header::EVENT, "started");
                     self.plan(1_000, Happening::Say { at, frames: vec![frame] });
                 }
-                self.plan(delay, Happening::Say { at, frames: vec![answer(message, request, state)] });
+                self.plan(delay, Happening::Say { at, frames: vec![answer(&queue, request, state)] });
             }
             Plan::Death => self.plan(delay, Happening::Leave { at, reason: "connection closed" }),
         }
@@ -302,11 +304,11 @@ impl World {
     }
 }
 
-fn reply_frame(message: &Message, request: &str) -> Frame {
-    send(header_of(message, header::REPLY_TO)).header(header::REQUEST, request)
+fn reply_frame(queue: &str, request: &str) -> Frame {
+    send(queue).header(header::REQUEST, request)
 }
 
-fn answer(message: &Message, request: &str, state: State) -> Frame {
-    let frame = reply_frame(message, request).header(header::EVENT, "reply").header(header::STATUS, state.as_str());
+fn answer(queue: &str, request: &str, state: State) -> Frame {
+    let frame = reply_frame(queue, request).header(header::EVENT, "reply").header(header::STATUS, state.as_str());
     frame.with_body("{}")
 }

@@ -98,8 +98,9 @@ fn part(part: u64) {
         }
     }
     let Some((_, report)) = failed.first() else { return };
-    let all: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
-    panic!("seeds {all:?} fail; the first:\n{report}");
+    let firsts = failed.iter().filter_map(|(_, report)| report.lines().next());
+    let firsts: Vec<String> = firsts.map(|line| line.chars().take(300).collect()).collect();
+    panic!("{} seeds fail:\n{}\n\nthe first:\n{report}", failed.len(), firsts.join("\n"));
 }
 
 /// One seed; `Err` is the report.
