@@ -237,11 +237,12 @@ impl World {
 
     fn read_as_agent(&mut self, at: At, number: usize, message: &Message) {
         let agent = &mut self.agents[number];
+        let request = header_of(message, header::REQUEST).to_owned();
         if agent.current != Some(at) {
             // Nobody is there any more; the broker does not know it yet.
+            self.ledger.into_the_void(&request, agent.id);
             return;
         }
-        let request = header_of(message, header::REQUEST).to_owned();
         match header_of(message, header::EVENT) {
             "registered" => {
                 agent.registered.insert(at, self.now);

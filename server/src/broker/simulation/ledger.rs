@@ -184,6 +184,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// A request went to a connection that is half-open.
+    pub(super) fn into_the_void(&mut self, request: &str, node: NodeId) {
+        if let Some(call) = self.calls.get_mut(request) {
+            call.plans.entry(node).or_insert((Plan::Silence, 0));
+        }
+    }
+
     /// An operator reads a message.
     pub(super) fn got(&mut self, at: At, message: &Message, now: u64) -> Result<(), String> {
         let body = String::from_utf8_lossy(&message.body).into_owned();
@@ -389,6 +396,8 @@ impl Call {
                 .collect();
         let done = match over {
             Over::Refused { code } if codes.contains(&code.as_str()) => return Ok(()),
+            // It was cancelled before its guard was decided.
+            Over::Refused { code } if self.cancelled.is_some() && code == "no-such-request" => return Ok(()),
             Over::Refused { code } => return Err(format!("refused as {code}; that may be {codes:?}")),
             Over::Done(_) if !codes.is_empty() => return Err(format!("done, and it is to be refused as {codes:?}")),
             Over::Done(done) => done,
