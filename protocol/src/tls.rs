@@ -170,10 +170,7 @@ fn roots(ca: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// A chain that is valid now, and its key, which nobody else can read.
-fn own(
-    certificate: &Path,
-    key: &Path,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+fn own(certificate: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let chain = certificates(certificate)?;
     check_validity(certificate, &chain)?;
     refuse_exposed(key)?;

@@ -11,6 +11,7 @@ use muster_protocol::dial::harden;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::Hello;
 use muster_protocol::message::shown;
+use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,14 +24,19 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// Accepts until `stop` says so.
-pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn listen(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((tcp, peer)) => admit(tcp, peer, &shared),
+            Ok((tcp, peer)) => admit(tcp, peer, &tls, &shared),
             Err(error) => {
                 // Out of descriptors or memory: the listener lives, and does not spin.
                 tracing::warn!(target: "muster::links", %error, "cannot accept; trying again");
@@ -40,13 +46,13 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>, mut stop:
     }
 }
 
-fn admit(tcp: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+fn admit(tcp: TcpStream, peer: SocketAddr, tls: &Arc<ServerConfig>, shared: &Arc<Shared>) {
     match shared.gate.enter(peer.ip()) {
         Ok((open, pending)) => {
-            let shared = shared.clone();
+            let (tls, shared) = (TlsAcceptor::from(tls.clone()), shared.clone());
             tokio::spawn(async move {
                 let _open = open;
-                let connection = AssertUnwindSafe(connection(tcp, peer, &shared, pending));
+                let connection = AssertUnwindSafe(connection(tcp, peer, tls, &shared, pending));
                 if connection.catch_unwind().await.is_err() {
                     tracing::error!(target: "muster::links", peer = %peer.ip(), "a connection ended in a panic");
                 }
@@ -57,13 +63,13 @@ fn admit(tcp: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     }
 }
 
-async fn connection(tcp: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, pending: Pending) {
+async fn connection(tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, shared: &Arc<Shared>, pending: Pending) {
     let deadline = Instant::now() + shared.hello_time;
     if let Err(error) = harden(&tcp) {
         return tracing::debug!(target: "muster::links", %error, "socket options");
     }
-    let Some(tls) = handshake(tcp, peer, shared, deadline).await else { return };
-    let (reader, writer) = halves(tls.0);
+    let Some(tls) = handshake(tcp, peer, &tls, shared, deadline).await else { return };
+    let (reader, writer) = halves(tls.0, shared.stall);
     Box::pin(greet(reader, writer, tls.1, peer, shared, deadline, pending)).await;
 }
 
@@ -73,7 +79,8 @@ type Certificate = rustls::pki_types::CertificateDer<'static>;
 async fn handshake(
     tcp: TcpStream,
     peer: SocketAddr,
-    shared: &Arc<Shared>,
+    tls: &TlsAcceptor,
+    shared: &Shared,
     deadline: Instant,
 ) -> Option<(TlsStream<TcpStream>, Option<Certificate>)> {
     let silent = "nothing came in time; a broker begins with TLS";
@@ -93,7 +100,7 @@ async fn handshake(
             return None;
         }
     }
-    match timeout_at(deadline, TlsAcceptor::from(shared.server_tls.clone()).accept(tcp).into_fallible()).await {
+    match timeout_at(deadline, tls.accept(tcp).into_fallible()).await {
         Ok(Ok(tls)) => {
             let certificate = certificate_of(tls.get_ref().1.peer_certificates());
             Some((tls, certificate))

@@ -30,10 +30,14 @@ pub enum LinkError {
         file: PathBuf,
     },
     /// The policy does not know the other broker.
-    #[error("[[link]] to {0}: it is not in the policy's list of brokers; add [brokers.{0}] to the policy, or remove the link")]
+    #[error(
+        "[[link]] to {0}: it is not in the policy's list of brokers; add [brokers.{0}] to the policy, or remove the link"
+    )]
     NotListed(BrokerName),
     /// Nobody says where the other broker listens.
-    #[error("[[link]] to {0}: no address to dial; give `address` there or `link` in [brokers.{0}] of the policy, or set dial = false")]
+    #[error(
+        "[[link]] to {0}: no address to dial; give `address` there or `link` in [brokers.{0}] of the policy, or set dial = false"
+    )]
     NoAddress(BrokerName),
 }
 

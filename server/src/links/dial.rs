@@ -9,6 +9,7 @@ use crate::config::LinkConfig;
 use muster_protocol::dial::{self, Address, BackOff};
 use muster_protocol::link::Head;
 use muster_protocol::message::shown;
+use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -19,7 +20,12 @@ const FIRST: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_secs(10);
 
 /// Keeps the link to one neighbour until `stop` says so.
-pub(super) async fn keep(config: LinkConfig, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn keep(
+    config: LinkConfig,
+    tls: Arc<ClientConfig>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
     let peer = &config.to;
     let mut back_off = BackOff::new(FIRST, MOST);
     let mut changes = shared.roster.changes();
@@ -30,7 +36,7 @@ pub(super) async fn keep(config: LinkConfig, shared: Arc<Shared>, mut stop: watc
             _ = stop.wait_for(|stop| *stop) => return,
         }
         // A try, and the link that it makes, outlive a stop: the broker drains its links itself.
-        let lived = Box::pin(attempt(&config, &shared)).await;
+        let lived = Box::pin(attempt(&config, &tls, &shared)).await;
         if lived >= HELD {
             back_off.reset();
         }
@@ -43,7 +49,7 @@ pub(super) async fn keep(config: LinkConfig, shared: Arc<Shared>, mut stop: watc
 }
 
 /// One try, and the link if there is one; how long that lived.
-async fn attempt(config: &LinkConfig, shared: &Arc<Shared>) -> Duration {
+async fn attempt(config: &LinkConfig, tls: &Arc<ClientConfig>, shared: &Arc<Shared>) -> Duration {
     let peer = &config.to;
     let unix = || shared.hub.clock().now().unix;
     let address = match address(config, shared) {
@@ -54,7 +60,7 @@ async fn attempt(config: &LinkConfig, shared: &Arc<Shared>) -> Duration {
         }
     };
     shared.roster.connecting(peer, address.to_string(), unix());
-    match greet(config, shared, &address).await {
+    match greet(config, tls, shared, &address).await {
         Ok(lived) => lived,
         Err(trouble) => {
             shared.roster.failed(peer, trouble, unix());
@@ -67,7 +73,9 @@ fn address(config: &LinkConfig, shared: &Shared) -> Result<Address, String> {
     let peer = &config.to;
     let policy = shared.policy.borrow();
     let Some(entry) = policy.brokers().get(peer) else {
-        return Err(format!("{peer} is not in the policy's list of brokers; add [brokers.{peer}], or remove its [[link]]"));
+        return Err(format!(
+            "{peer} is not in the policy's list of brokers; add [brokers.{peer}], or remove its [[link]]"
+        ));
     };
     let address = config.address.clone().or_else(|| entry.link.clone());
     address.ok_or_else(|| {
@@ -75,15 +83,20 @@ fn address(config: &LinkConfig, shared: &Shared) -> Result<Address, String> {
     })
 }
 
-async fn greet(config: &LinkConfig, shared: &Arc<Shared>, address: &Address) -> Result<Duration, Trouble> {
+async fn greet(
+    config: &LinkConfig,
+    tls: &Arc<ClientConfig>,
+    shared: &Arc<Shared>,
+    address: &Address,
+) -> Result<Duration, Trouble> {
     let deadline = Instant::now() + shared.hello_time;
     let name = certificate_name(config.to.as_str(), &shared.me.cluster);
-    let stream = dial::connect_as(address, &name, &shared.client_tls, shared.hello_time)
+    let stream = dial::connect_as(address, &name, tls, shared.hello_time)
         .await
         .map_err(|error| Trouble::failure(format!("{error}; {} must show a certificate for {name}", config.to)))?;
     let peer = stream.get_ref().0.peer_addr().map_err(|error| Trouble::failure(format!("{address}: {error}")))?;
     let certificate = certificate_of(stream.get_ref().1.peer_certificates());
-    let (mut reader, mut writer) = halves(stream);
+    let (mut reader, mut writer) = halves(stream, shared.stall);
     let ours = shared.hello(shared.hub.clock().now().unix);
     let our_nonce = ours.nonce;
     writer.control(&Head::Hello(ours), None);
@@ -93,8 +106,7 @@ async fn greet(config: &LinkConfig, shared: &Arc<Shared>, address: &Address) -> 
     };
     let refusal = match timeout_at(deadline, hellos).await {
         Ok(Ok(hello)) => {
-            let caller =
-                Caller { certificate: certificate.as_ref(), address: peer.ip(), dialled: Some(&config.to) };
+            let caller = Caller { certificate: certificate.as_ref(), address: peer.ip(), dialled: Some(&config.to) };
             match shared.weigh(&hello, &caller) {
                 Ok(()) => {
                     let nonce = our_nonce.wrapping_add(hello.nonce);

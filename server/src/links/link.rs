@@ -8,7 +8,7 @@ use super::intake::receive;
 use super::roster::Trouble;
 use super::wire::{Broken, LINGER, Reader, Writer, linger, refusal_of, refused};
 use crate::broker::event::{Event, LinkId, LinkOpened, Received, Ticket};
-use crate::broker::mesh::lanes::{Freight, Item, LinkReader, lanes};
+use crate::broker::mesh::lanes::{Freight, Item, LinkOutbox, LinkReader, lanes};
 use crate::hub::{Clock, Hub};
 use bytes::Buf;
 use futures_util::FutureExt;
@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{self, AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Bytes of frames that the broker has not dealt with before the reader waits.
 const OUTSTANDING: usize = 4 * 1024 * 1024;
@@ -86,14 +86,17 @@ where
     let opened = LinkOpened { link: id, hello, nonce, end: entered.end, peer: address, outbox: outbox.clone() };
     let ended = if shared.hub.tell(Event::LinkOpened(Box::new(opened))).await {
         let counters = &entered.counters;
-        let mut pump =
-            Pump { writer: &mut writer, items, sending: None, largest, counters, clock: shared.hub.clock() };
+        let mut pump = Pump { writer: &mut writer, items, sending: None, largest, counters, clock: shared.hub.clock() };
         let both = async {
             let write = pump.run();
             tokio::pin!(write);
             let ended = tokio::select! {
                 ended = read_frames(&mut reader, id, shared, counters) => ended,
                 end = &mut write => return written(end),
+                () = closed_for_long(&outbox) => {
+                    let reason = "closed by the broker; the other side did not read its last word".to_owned();
+                    return Ended { trouble: Some(Trouble::failure(reason.clone())), reason };
+                }
                 refusal = entered.stopped => {
                     let refusal = refusal.unwrap_or_else(|_| Refusal::new(Code::Draining, "the broker is stopping"));
                     Over { reason: refusal.to_string(), trouble: None, tell: Some(refusal) }
@@ -107,7 +110,10 @@ where
         // A fault on one link ends that one; the broker hears of it as of any other end.
         let ended = AssertUnwindSafe(both).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(target: "muster::links", peer = %name, link = id.0, "a link ended in a panic");
-            Ended { reason: "internal error".into(), trouble: Some(Trouble::failure("internal error; the log says more")) }
+            Ended {
+                reason: "internal error".into(),
+                trouble: Some(Trouble::failure("internal error; the log says more")),
+            }
         });
         shared.hub.tell(Event::LinkClosed { link: id, reason: ended.reason.clone() }).await;
         ended
@@ -118,6 +124,15 @@ where
     shared.roster.closed(&name, id, lived, &ended.reason, ended.trouble, shared.hub.clock().now().unix);
     linger(reader, writer).await;
     lived
+}
+
+/// Resolves when the broker has closed the outbox and the writer had its time to come to the end: a dead link that it is stuck
+/// in must not keep the next one from being dialled.
+async fn closed_for_long(outbox: &LinkOutbox) {
+    while !outbox.is_closed() {
+        sleep(LINGER / 8).await;
+    }
+    sleep(LINGER).await;
 }
 
 /// What the reader found, or an operator wants, and what the other side is to hear of it.

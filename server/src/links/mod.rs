@@ -29,17 +29,21 @@ use identity::Caller;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::Hello;
 use muster_protocol::message::BrokerName;
+use muster_protocol::tls::{self, TlsError};
 use roster::Roster;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+/// A write that makes no progress for so long ends the link, whatever the kernel thinks of the other side.
+pub const STALL: Duration = Duration::from_secs(20);
 /// How long links may take to hear the last word.
 const STOP: Duration = Duration::from_secs(3);
 
@@ -50,14 +54,29 @@ pub struct Setup {
     pub me: Me,
     /// The links that it is told of.
     pub links: Vec<LinkConfig>,
-    /// How it presents itself to those who dial, and verifies them.
-    pub server_tls: Arc<ServerConfig>,
-    /// How it presents itself to those whom it dials, and verifies them.
-    pub client_tls: Arc<ClientConfig>,
+    /// How it presents itself, and verifies others; `None` for a broker without links, which needs no such certificate.
+    pub tls: Option<LinkTls>,
     /// Bytes of the data lane of a link.
     pub outbox: usize,
+    /// How long a write may make no progress: [`STALL`].
+    pub stall: Duration,
     /// How many connections may be where; `login_time` is that of TCP, TLS and HELLO together.
     pub caps: Caps,
+}
+
+/// Both ends of TLS between brokers.
+#[derive(Debug, Clone)]
+pub struct LinkTls {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl LinkTls {
+    /// With the broker's own chain and key; others are verified against the CA certificates in `ca`.
+    pub fn load(certificate: &Path, key: &Path, ca: &Path) -> Result<LinkTls, TlsError> {
+        let server = tls::link_server_config(certificate, key, ca)?;
+        Ok(LinkTls { server, client: tls::link_client_config(certificate, key, ca)? })
+    }
 }
 
 /// The links of a running broker.
@@ -82,10 +101,9 @@ struct Shared {
     policy: watch::Receiver<Arc<Policy>>,
     roster: Roster,
     gate: Arc<Gate>,
-    server_tls: Arc<ServerConfig>,
-    client_tls: Arc<ClientConfig>,
     hello_time: Duration,
     outbox: usize,
+    stall: Duration,
     last_nonce: AtomicU64,
     last_link: AtomicU64,
 }
@@ -106,19 +124,20 @@ impl Links {
             hub,
             policy: policy.clone(),
             gate: Gate::new(setup.caps),
-            server_tls: setup.server_tls,
-            client_tls: setup.client_tls,
             hello_time: setup.caps.login_time,
             outbox: setup.outbox,
+            stall: setup.stall,
             // Above whatever an earlier process of this broker used.
             last_nonce: AtomicU64::new(unix),
             last_link: AtomicU64::new(0),
         });
-        for listener in listeners {
-            tokio::spawn(accept::listen(listener, shared.clone(), stop.clone()));
-        }
-        for link in setup.links.into_iter().filter(|link| link.dial) {
-            tokio::spawn(dial::keep(link, shared.clone(), stop.clone()));
+        if let Some(tls) = setup.tls {
+            for listener in listeners {
+                tokio::spawn(accept::listen(listener, tls.server.clone(), shared.clone(), stop.clone()));
+            }
+            for link in setup.links.into_iter().filter(|link| link.dial) {
+                tokio::spawn(dial::keep(link, tls.client.clone(), shared.clone(), stop.clone()));
+            }
         }
         tokio::spawn(follow(policy, shared.clone(), stop.clone()));
         Links(shared)
@@ -200,7 +219,8 @@ impl Shared {
         if self.policy.borrow().brokers().contains_key(name) {
             return None;
         }
-        let text = format!("{name} is not in the policy's list of brokers at {}; add [brokers.{name}] there", self.me.name);
+        let text =
+            format!("{name} is not in the policy's list of brokers at {}; add [brokers.{name}] there", self.me.name);
         Some(Refusal::new(Code::UnknownBroker, text))
     }
 

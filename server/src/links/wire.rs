@@ -14,8 +14,6 @@ use tokio::time::timeout;
 const READ: usize = 64 * 1024;
 /// After a last word: how long to flush and to read on, so that the word arrives before a reset.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
-/// A write that makes no progress for so long ends the connection, whatever the kernel thinks of the peer.
-const STALL: Duration = Duration::from_secs(20);
 
 /// Why no more frames come.
 #[derive(Debug)]
@@ -40,14 +38,15 @@ pub(super) struct Reader<S> {
 #[derive(Debug)]
 pub(super) struct Writer<S> {
     write: WriteHalf<S>,
+    stall: Duration,
     pub(super) out: BytesMut,
 }
 
-/// Both halves of a connection that has just done TLS.
-pub(super) fn halves<S: AsyncRead + AsyncWrite>(stream: S) -> (Reader<S>, Writer<S>) {
+/// Both halves of a connection that has just done TLS. A write that makes no progress for `stall` ends it.
+pub(super) fn halves<S: AsyncRead + AsyncWrite>(stream: S, stall: Duration) -> (Reader<S>, Writer<S>) {
     let (read, write) = io::split(stream);
     let decoder = Decoder::new(Limits::BEFORE_HELLO);
-    (Reader { read, buffer: BytesMut::new(), decoder }, Writer { write, out: BytesMut::new() })
+    (Reader { read, buffer: BytesMut::new(), decoder }, Writer { write, stall, out: BytesMut::new() })
 }
 
 impl<S: AsyncRead> Reader<S> {
@@ -97,13 +96,13 @@ impl<S: AsyncWrite> Writer<S> {
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         let stalled = |_| io::Error::new(io::ErrorKind::TimedOut, "the other side does not read");
         while !self.out.is_empty() {
-            let count = timeout(STALL, self.write.write(&self.out)).await.map_err(stalled)??;
+            let count = timeout(self.stall, self.write.write(&self.out)).await.map_err(stalled)??;
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             self.out.advance(count);
         }
-        timeout(STALL, self.write.flush()).await.map_err(stalled)??;
+        timeout(self.stall, self.write.flush()).await.map_err(stalled)??;
         if self.out.capacity() > READ {
             self.out = BytesMut::new();
         }

@@ -1,6 +1,7 @@
 //! How does anything leave over a link? Two lanes that never make the broker wait: control, coalesced, before data, bounded.
 
-use super::weight::weight;
+mod weight;
+
 use bytes::Bytes;
 use muster_protocol::error::Refusal;
 use muster_protocol::link::{Head, Record};
@@ -8,6 +9,7 @@ use muster_protocol::message::BrokerName;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use weight::weight;
 
 /// Something for the data lane.
 #[derive(Debug, Clone)]
@@ -119,6 +121,11 @@ impl LinkOutbox {
         lanes.closed = true;
         lanes.last = Some(refusal);
         wake(lanes);
+    }
+
+    /// Whether [`LinkOutbox::close`] has been called: a writer that is stuck in a body must come to its end too.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.0).closed
     }
 
     /// Bytes that wait in the data lane.
