@@ -229,10 +229,12 @@ impl Mesh {
             let record = self.topology.get(broker);
             let instance = record.map_or(0, |record| record.instance);
             let heard = record.is_some();
-            if heard && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
+            // What was last heard of a broker out of reach says nothing of who is connected to it by now.
+            let reaches = self.reaches(broker);
+            if reaches && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
                 continue;
             }
-            if heard && !self.concerns(broker, instance, &asked) {
+            if reaches && !self.concerns(broker, instance, &asked) {
                 continue;
             }
             let missing = |why, text: String| Missing {
@@ -241,7 +243,7 @@ impl Mesh {
                 text,
                 nodes: self.summaries.nodes(broker),
             };
-            if !self.reaches(broker) {
+            if !reaches {
                 let text =
                     if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
                 audience.without.push(missing(Why::Unreachable, text.to_owned()));
