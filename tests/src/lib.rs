@@ -5,6 +5,9 @@
 
 pub mod agent;
 pub mod broker;
+pub mod cluster;
+pub mod link;
+pub mod made;
 pub mod muster;
 pub mod node;
 pub mod policy;
@@ -13,6 +16,7 @@ pub mod stomp;
 
 pub use agent::Agent;
 pub use broker::{Broker, Setup};
+pub use cluster::{Cluster, Plan};
 pub use muster::Muster;
 pub use node::Node;
 pub use stomp::{Refused, Stomp, request};

@@ -1,0 +1,1 @@
+//! What does a broker see that is not what it says? A raw link: any certificate, any bytes.
