@@ -15,6 +15,8 @@ use tokio_rustls::client::TlsStream;
 
 /// STOMP over TLS.
 pub const DEFAULT_PORT: u16 = 61614;
+/// Links between brokers.
+pub const LINK_PORT: u16 = 61617;
 
 /// How long an unacknowledged write may stay so before the kernel gives the connection up.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +37,26 @@ pub struct Address {
 pub struct AddressError(String);
 
 impl Address {
+    /// Parses an address; `default_port` is meant where it has none.
+    pub fn parse_with(text: &str, default_port: u16) -> Result<Address, AddressError> {
+        let wrong = || AddressError(shown(text));
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or_else(wrong)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
+            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(wrong)?) })
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let port = port.map_or(Ok(default_port), |p| p.parse().map_err(|_| wrong()))?;
+        if port == 0 || ServerName::try_from(host).is_err() {
+            return Err(wrong());
+        }
+        Ok(Address { host: host.to_owned(), port })
+    }
+
     /// Host name or IP address, without brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -50,22 +72,7 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
-        let wrong = || AddressError(shown(text));
-        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, rest) = rest.split_once(']').ok_or_else(wrong)?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
-            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(wrong)?) })
-        } else {
-            match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            }
-        };
-        let port = port.map_or(Ok(DEFAULT_PORT), |p| p.parse().map_err(|_| wrong()))?;
-        if port == 0 || ServerName::try_from(host).is_err() {
-            return Err(wrong());
-        }
-        Ok(Address { host: host.to_owned(), port })
+        Address::parse_with(text, DEFAULT_PORT)
     }
 }
 
@@ -188,6 +195,8 @@ mod tests {
             ("[::1]", "[::1]:61614"),
         ] {
             assert_eq!(text.parse::<Address>().map(|a| a.to_string()).as_deref(), Ok(shown));
+            let link = Address::parse_with(text, LINK_PORT).map(|a| a.to_string());
+            assert_eq!(link.as_deref(), Ok(shown.replace("61614", "61617").as_str()));
         }
         for wrong in ["", ":1", "a:0", "a:x", "a:70000", "tcp://a:1", "::1", "[::1", "[a]:1", "a b:1", "a:1:2"] {
             assert!(wrong.parse::<Address>().is_err(), "{wrong}");

@@ -3,7 +3,11 @@
 //! A frame is a head and a body. The head is a MessagePack map with named fields, of which unknown ones are ignored, as are
 //! frames of an unknown type; the body is bytes that nobody on the way looks at. [`codec`] turns both into bytes and back.
 
+mod aged;
 pub mod codec;
+mod scan;
+#[cfg(test)]
+mod strategies;
 
 use crate::message::{BrokerName, NodeId};
 use crate::request::{FindAnswer, NodeAnswer, ReportAnswer, State};

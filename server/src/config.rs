@@ -2,9 +2,13 @@
 //!
 //! conf/musterd.toml shows every setting with its default; a test holds the two together.
 
+mod values;
+
 use crate::broker::access::{place, toml_cure};
-use serde::de::{Deserializer, Error as _};
+use muster_protocol::dial::Address;
+use muster_protocol::message::BrokerName;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -59,6 +63,9 @@ pub struct Config {
     /// Where it listens.
     #[serde(default)]
     pub listen: Listen,
+    /// Which brokers it is linked to.
+    #[serde(default)]
+    pub link: Vec<LinkConfig>,
     /// What it presents.
     #[serde(default)]
     pub tls: Tls,
@@ -75,10 +82,10 @@ pub struct Config {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct BrokerConfig {
     /// The broker's name, a DNS label, unique in the cluster.
-    #[serde(deserialize_with = "dns_label")]
+    #[serde(deserialize_with = "values::dns_label")]
     pub name: String,
     /// The cluster's name, a DNS label.
-    #[serde(deserialize_with = "dns_label")]
+    #[serde(deserialize_with = "values::dns_label")]
     pub cluster: String,
     /// What must survive a restart; made if it is not there.
     #[serde(default = "default_state_dir")]
@@ -93,12 +100,35 @@ pub struct Listen {
     pub stomp: Vec<SocketAddr>,
     /// STOMP without TLS: passwords are readable on the network. Empty unless configured.
     pub plain: Vec<SocketAddr>,
+    /// Links of other brokers, over TLS. Empty unless configured.
+    pub links: Vec<SocketAddr>,
 }
 
 impl Default for Listen {
     fn default() -> Listen {
-        Listen { stomp: vec![SocketAddr::from(([0, 0, 0, 0], 61614))], plain: Vec::new() }
+        Listen { stomp: vec![SocketAddr::from(([0, 0, 0, 0], 61614))], plain: Vec::new(), links: Vec::new() }
     }
+}
+
+/// A `[[link]]`: one link as this broker sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LinkConfig {
+    /// The broker at the other end.
+    pub to: BrokerName,
+    /// Where it listens for links; what the policy's list of brokers says unless told.
+    #[serde(default, deserialize_with = "values::link_address")]
+    pub address: Option<Address>,
+    /// 1 to [`muster_protocol::link::MAX_COST`]. The larger of what both ends say counts.
+    #[serde(default = "one", deserialize_with = "values::cost")]
+    pub cost: u32,
+    /// Whether this broker dials; otherwise the other one does.
+    #[serde(default = "yes")]
+    pub dial: bool,
+    /// What may be forwarded over the link in this direction, as destination patterns; everything if `None`, nothing if
+    /// empty. It does not hold for answers.
+    #[serde(default, deserialize_with = "values::patterns")]
+    pub send: Option<Vec<String>>,
 }
 
 /// `[tls]`
@@ -124,51 +154,54 @@ impl Default for Tls {
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Limits {
     /// Bytes of a frame, head and body.
-    #[serde(deserialize_with = "size::<_, { 64 * KIB }, { 256 * MIB }>")]
+    #[serde(deserialize_with = "values::size::<_, { 64 * KIB }, { 256 * MIB }>")]
     pub max_frame: usize,
     /// Bytes of one header line.
-    #[serde(deserialize_with = "size::<_, KIB, { 256 * KIB }>")]
+    #[serde(deserialize_with = "values::size::<_, KIB, { 256 * KIB }>")]
     pub max_header: usize,
     /// Headers of a frame.
-    #[serde(deserialize_with = "count::<_, 16, 1024>")]
+    #[serde(deserialize_with = "values::count::<_, 16, 1024>")]
     pub max_headers: usize,
     /// TLS handshake and login together.
-    #[serde(deserialize_with = "duration::<_, { SECOND / 10 }, { 300 * SECOND }>")]
+    #[serde(deserialize_with = "values::duration::<_, { SECOND / 10 }, { 300 * SECOND }>")]
     pub login_time: Duration,
     /// Connections that have not logged in.
-    #[serde(deserialize_with = "count::<_, 1, 1_000_000>")]
+    #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
     pub pending: usize,
     /// Of these, from one address.
-    #[serde(deserialize_with = "count::<_, 1, 1_000_000>")]
+    #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
     pub pending_per_address: usize,
     /// Connections in all.
-    #[serde(deserialize_with = "count::<_, 1, 10_000_000>")]
+    #[serde(deserialize_with = "values::count::<_, 1, 10_000_000>")]
     pub connections: usize,
     /// Of these, from one address; 0: no limit, for whole data centers that come from one address.
-    #[serde(deserialize_with = "count::<_, 0, 10_000_000>")]
+    #[serde(deserialize_with = "values::count::<_, 0, 10_000_000>")]
     pub connections_per_address: usize,
     /// Sessions of one user; 0 is no limit.
     pub sessions_per_user: usize,
     /// Subscriptions of one session, reply queues included.
-    #[serde(deserialize_with = "count::<_, 1, 1_000_000>")]
+    #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
     pub subscriptions: usize,
     /// Bytes that wait for one session to read them.
-    #[serde(deserialize_with = "size::<_, { 64 * KIB }, { 1024 * MIB }>")]
+    #[serde(deserialize_with = "values::size::<_, { 64 * KIB }, { 1024 * MIB }>")]
     pub outbox: usize,
+    /// Bytes that wait for one link to send them.
+    #[serde(deserialize_with = "values::size::<_, { 64 * KIB }, { 1024 * MIB }>")]
+    pub link_outbox: usize,
     /// Requests of one session that are not accounted for.
-    #[serde(deserialize_with = "count::<_, 1, 100_000>")]
+    #[serde(deserialize_with = "values::count::<_, 1, 100_000>")]
     pub in_flight: usize,
     /// Passwords that are checked at once, some 19 MiB and one core each; 0: as many as there are cores.
-    #[serde(deserialize_with = "count::<_, 0, 1024>")]
+    #[serde(deserialize_with = "values::count::<_, 0, 1024>")]
     pub logins: usize,
     /// Logins that wait for that; more are told `busy`.
-    #[serde(deserialize_with = "count::<_, 1, 1_000_000>")]
+    #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
     pub login_queue: usize,
     /// How long a node that is gone is remembered.
-    #[serde(deserialize_with = "duration::<_, 0, { 30 * 24 * HOUR }>")]
+    #[serde(deserialize_with = "values::duration::<_, 0, { 30 * 24 * HOUR }>")]
     pub gone_for: Duration,
     /// How many of them at most.
-    #[serde(deserialize_with = "count::<_, 0, 10_000_000>")]
+    #[serde(deserialize_with = "values::count::<_, 0, 10_000_000>")]
     pub gone_most: usize,
 }
 
@@ -186,6 +219,7 @@ impl Default for Limits {
             sessions_per_user: 0,
             subscriptions: 1000,
             outbox: 8 * 1024 * 1024,
+            link_outbox: 16 * 1024 * 1024,
             in_flight: 64,
             logins: 0,
             login_queue: 1024,
@@ -210,7 +244,7 @@ impl Limits {
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug` or `trace`, or directives for parts such as `info,muster_server=debug`.
-    #[serde(deserialize_with = "log_level")]
+    #[serde(deserialize_with = "values::log_level")]
     pub level: String,
     /// Lines for people or for machines.
     pub format: LogFormat,
@@ -264,25 +298,42 @@ impl Config {
             let line = error.span().map_or(1, |span| place(text, span.start).0);
             wrong(line, error.message().to_owned(), toml_cure(error.message()))
         })?;
-        config.check().map_err(|(key, cause, cure)| wrong(line_of(text, key), cause, cure))
+        config.check().map_err(|(at, cause, cure)| wrong(at.line(text), cause, cure))
     }
 
-    /// What settings mean together; an error names the key to look at.
-    fn check(self) -> Result<Config, (&'static str, String, &'static str)> {
+    /// What settings mean together; an error names the setting to look at.
+    fn check(self) -> Result<Config, (Place, String, &'static str)> {
         let limits = &self.limits;
         if self.listen.stomp.is_empty() && self.listen.plain.is_empty() {
-            return Err(("stomp", "the broker listens nowhere".into(), "give an address, such as \"0.0.0.0:61614\""));
+            let cure = "give an address, such as \"0.0.0.0:61614\"";
+            return Err((Place::Key("stomp"), "the broker listens nowhere".into(), cure));
         }
         if limits.max_frame / 8 < limits.max_header {
             let cause = format!(
                 "max-frame ({} bytes) is less than 8 times max-header ({} bytes), which leaves no room for bodies",
                 limits.max_frame, limits.max_header
             );
-            return Err(("max-frame", cause, "raise max-frame or lower max-header"));
+            return Err((Place::Key("max-frame"), cause, "raise max-frame or lower max-header"));
         }
-        if limits.outbox < limits.max_frame {
-            let cause = format!("an outbox of {} bytes cannot hold one frame of {}", limits.outbox, limits.max_frame);
-            return Err(("outbox", cause, "raise outbox or lower max-frame"));
+        for (key, outbox, cure) in [
+            ("outbox", limits.outbox, "raise outbox or lower max-frame"),
+            ("link-outbox", limits.link_outbox, "raise link-outbox or lower max-frame"),
+        ] {
+            if outbox < limits.max_frame {
+                let cause = format!("{key} ({outbox} bytes) cannot hold one frame of {} bytes", limits.max_frame);
+                return Err((Place::Key(key), cause, cure));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for (index, link) in self.link.iter().enumerate() {
+            if link.to.as_str() == self.broker.name {
+                let cause = format!("a link of `{}` to itself", link.to);
+                return Err((Place::Link(index), cause, "name another broker, or remove the [[link]]"));
+            }
+            if !names.insert(&link.to) {
+                let cause = format!("a second link to `{}`", link.to);
+                return Err((Place::Link(index), cause, "keep one of the two: a pair of brokers has one link"));
+            }
         }
         Ok(self)
     }
@@ -306,11 +357,42 @@ impl Config {
     }
 }
 
-/// The line of a key, for errors about settings together; the last line if it is not there.
-fn line_of(text: &str, key: &str) -> usize {
-    let is_key =
-        |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-    text.lines().position(is_key).map_or_else(|| text.lines().count().max(1), |line| line + 1)
+/// Where to look for what is wrong with settings together.
+enum Place {
+    /// A key that stands once.
+    Key(&'static str),
+    /// The `to` of a `[[link]]`, counted from 0.
+    Link(usize),
+}
+
+impl Place {
+    /// Its line, from 1; the last line if it is not there.
+    fn line(&self, text: &str) -> usize {
+        let last = text.lines().count().max(1);
+        match self {
+            Place::Key(key) => {
+                let is_key = |line: &str| {
+                    line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+                };
+                text.lines().position(is_key).map_or(last, |line| line + 1)
+            }
+            Place::Link(index) => {
+                let links = toml::from_str(text).map_or_else(|_| Vec::new(), |Links { link }| link);
+                links.get(*index).map_or(last, |link| place(text, link.to.span().start).0)
+            }
+        }
+    }
+}
+
+/// The `[[link]]`s with their places in the text.
+#[derive(Deserialize)]
+struct Links {
+    link: Vec<LinkPlace>,
+}
+
+#[derive(Deserialize)]
+struct LinkPlace {
+    to: toml::Spanned<String>,
 }
 
 fn default_policy() -> PathBuf {
@@ -325,197 +407,13 @@ fn default_state_dir() -> PathBuf {
     "state".into()
 }
 
-/// Whether a text is a DNS label: names of brokers and clusters become part of a certificate's name.
-pub(crate) fn is_dns_label(text: &str) -> bool {
-    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&text.len()) && text.chars().all(inside) && !text.starts_with('-') && !text.ends_with('-')
+fn one() -> u32 {
+    1
 }
 
-fn dns_label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if is_dns_label(&text) {
-        return Ok(text);
-    }
-    Err(D::Error::custom("the name is no DNS label: 1 to 63 of a-z, 0-9 and -, no - at the ends"))
-}
-
-fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let words = text.split(',').all(|directive| {
-        let level = directive.rsplit('=').next().unwrap_or_default();
-        ["off", "error", "warn", "info", "debug", "trace"].contains(&level)
-    });
-    if words && tracing_subscriber::EnvFilter::try_new(&text).is_ok() {
-        return Ok(text);
-    }
-    Err(D::Error::custom("the level is none of off, error, warn, info, debug, trace (or PART=LEVEL, comma-separated)"))
-}
-
-fn within<E: serde::de::Error>(value: u64, low: u64, high: u64, show: impl Fn(u64) -> String) -> Result<u64, E> {
-    if (low..=high).contains(&value) {
-        return Ok(value);
-    }
-    Err(E::custom(format!("{} is out of range: {} to {} are possible", show(value), show(low), show(high))))
-}
-
-fn count<'de, D: Deserializer<'de>, const LOW: u64, const HIGH: u64>(deserializer: D) -> Result<usize, D::Error> {
-    let value = within::<D::Error>(u64::deserialize(deserializer)?, LOW, HIGH, |value| value.to_string())?;
-    usize::try_from(value).map_err(D::Error::custom)
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number of bytes, or a text such as \"1MiB\" or \"16KiB\"")]
-enum Size {
-    Bytes(u64),
-    Text(String),
-}
-
-fn size<'de, D: Deserializer<'de>, const LOW: u64, const HIGH: u64>(deserializer: D) -> Result<usize, D::Error> {
-    let bytes = match Size::deserialize(deserializer)? {
-        Size::Bytes(bytes) => bytes,
-        Size::Text(text) => bytes(&text)
-            .ok_or_else(|| D::Error::custom("the size is not a number of bytes, KiB, MiB or GiB, such as \"1MiB\""))?,
-    };
-    let value = within::<D::Error>(bytes, LOW, HIGH, |value| match value {
-        value if value % MIB == 0 && value > 0 => format!("{}MiB", value / MIB),
-        value if value % KIB == 0 && value > 0 => format!("{}KiB", value / KIB),
-        value => format!("{value} bytes"),
-    })?;
-    usize::try_from(value).map_err(D::Error::custom)
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let units = [("KiB", KIB), ("MiB", MIB), ("GiB", 1024 * MIB), ("", 1)];
-    let (number, unit) = units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))?;
-    number.trim().parse::<u64>().ok()?.checked_mul(*unit)
-}
-
-/// Bounds in milliseconds.
-fn duration<'de, D: Deserializer<'de>, const LOW: u64, const HIGH: u64>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let duration = humantime::parse_duration(&text)
-        .map_err(|_| D::Error::custom("the time is not a number with its unit, such as \"5s\", \"250ms\" or \"1h\""))?;
-    let (low, high) = (Duration::from_millis(LOW), Duration::from_millis(HIGH));
-    if (low..=high).contains(&duration) {
-        return Ok(duration);
-    }
-    let show = humantime::format_duration;
-    Err(D::Error::custom(format!("{} is out of range: {} to {} are possible", show(duration), show(low), show(high))))
+fn yes() -> bool {
+    true
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SAMPLE: &str = include_str!("../../conf/musterd.toml");
-
-    fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(text, Path::new("musterd.toml"))
-    }
-
-    const LEAST: &str = "[broker]\nname = \"noc1\"\ncluster = \"demo\"\n";
-
-    #[test]
-    fn the_sample_is_the_defaults() {
-        let least = parse(LEAST).unwrap();
-        assert_eq!(parse(SAMPLE).unwrap(), least);
-        // What the sample shows commented out is a default as well: all of it together still is.
-        let setting = |line: &str| {
-            let body = line.strip_prefix('#')?;
-            let key = body.split('=').next()?;
-            let is_key = body.contains(" = ") && key.trim().chars().all(|c| c.is_ascii_lowercase() || c == '-');
-            is_key.then(|| body.to_owned())
-        };
-        let all: Vec<String> = SAMPLE.lines().map(|line| setting(line).unwrap_or_else(|| line.to_owned())).collect();
-        let mut shown = parse(&all.join("\n")).unwrap();
-        assert_eq!(shown.control, Path::new("state/musterd.sock"));
-        shown.control = PathBuf::new();
-        assert_eq!(shown, least);
-    }
-
-    #[test]
-    fn the_sample_shows_every_limit() {
-        for key in [
-            "max-frame",
-            "max-header",
-            "max-headers",
-            "login-time",
-            "pending",
-            "pending-per-address",
-            "connections",
-            "connections-per-address",
-            "sessions-per-user",
-            "subscriptions",
-            "outbox",
-            "in-flight",
-            "logins",
-            "login-queue",
-            "gone-for",
-            "gone-most",
-            "level",
-            "format",
-            "stomp",
-            "plain",
-            "certificate",
-            "key",
-            "ca",
-            "state-dir",
-            "control",
-        ] {
-            assert!(SAMPLE.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} = "))), "{key}");
-        }
-    }
-
-    #[test]
-    fn mistakes_name_line_and_cure() {
-        for (addition, line, cause) in [
-            ("[limits]\nmax-frames = 1\n", 5, "unknown field `max-frames`"),
-            ("[limits]\npending = 0\n", 5, "0 is out of range: 1 to 1000000 are possible"),
-            ("[limits]\nlogin-time = \"5\"\n", 5, "the time is not a number with its unit"),
-            ("[limits]\nlogin-time = \"1h\"\n", 5, "1h is out of range: 100ms to 5m are possible"),
-            ("[limits]\nmax-frame = \"1MB\"\n", 5, "the size is not a number of bytes"),
-            ("[limits]\nmax-frame = \"1GiB\"\n", 5, "1024MiB is out of range: 64KiB to 256MiB are possible"),
-            ("[limits]\n\nmax-frame = 65536\n", 6, "max-frame (65536 bytes) is less than 8 times"),
-            ("[limits]\noutbox = \"128KiB\"\n", 5, "an outbox of 131072 bytes cannot hold one frame"),
-            ("[listen]\nstomp = []\n", 5, "the broker listens nowhere"),
-            ("[listen]\nstomp = [\"noc1:61614\"]\n", 5, "invalid socket address"),
-            ("[log]\nlevel = \"loud\"\n", 5, "the level is none of"),
-            ("[log]\nformat = \"xml\"\n", 5, "unknown variant `xml`"),
-            ("[broker]\n", 4, "duplicate key"),
-            ("[limits\n", 4, "unclosed table"),
-        ] {
-            let error = parse(&format!("{LEAST}{addition}")).unwrap_err();
-            assert!(error.cause.contains(cause), "{addition}: {error}");
-            assert_eq!(error.line, Some(line), "{addition}: {error}");
-            assert!(!error.cure.is_empty());
-        }
-        for name in ["", "NOC1", "a.b", "-a", "a-", "a b", &"a".repeat(64)] {
-            let error = parse(&format!("[broker]\nname = \"{name}\"\ncluster = \"demo\"\n")).unwrap_err();
-            assert_eq!(error.line, Some(2), "{error}");
-        }
-        assert!(parse("").unwrap_err().cause.contains("missing field `broker`"));
-    }
-
-    #[test]
-    fn sizes_are_bytes_or_binary_units() {
-        for (text, expected) in
-            [("1MiB", Some(MIB)), ("16 KiB", Some(16 * KIB)), ("7", Some(7)), ("1MB", None), ("-1", None)]
-        {
-            assert_eq!(bytes(text), expected, "{text}");
-        }
-        assert_eq!(bytes("99999999999999GiB"), None);
-    }
-
-    #[test]
-    fn relative_paths_are_beside_the_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("musterd.toml");
-        std::fs::write(&file, format!("policy = \"/etc/policy.toml\"\n{LEAST}state-dir = \"s\"\n")).unwrap();
-        let config = Config::load(&file).unwrap();
-        assert_eq!(config.policy, Path::new("/etc/policy.toml"));
-        assert_eq!(config.control, directory.path().join("s/musterd.sock"));
-        assert_eq!(config.tls.key, directory.path().join("broker.key"));
-        let missing = Config::load(&directory.path().join("none.toml")).unwrap_err();
-        assert!(missing.to_string().contains("none.toml: No such file"), "{missing}");
-    }
-}
+mod tests;

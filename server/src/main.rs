@@ -20,7 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes a new cluster of one broker: CA, certificate, keys, configuration, policy with first users
+    /// Makes a new cluster of one broker, or of several with --broker: CA, certificates, keys, configurations, policy with
+    /// first users
     Init(InitOptions),
     /// Says whether a configuration and everything it names is good, or what is wrong where
     Check {

@@ -21,6 +21,8 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) collective: Vec<CollectiveTable>,
     #[serde(default)]
+    pub(super) brokers: BTreeMap<Text, BrokerTable>,
+    #[serde(default)]
     pub(super) users: BTreeMap<Text, UserTable>,
     #[serde(default)]
     pub(super) groups: BTreeMap<Text, GroupTable>,
@@ -34,6 +36,14 @@ pub(super) struct CollectiveTable {
     pub(super) name: Text,
     #[serde(default = "yes")]
     pub(super) targeted: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct BrokerTable {
+    pub(super) link: Option<Text>,
+    #[serde(default)]
+    pub(super) stomp: Vec<Text>,
 }
 
 #[derive(Deserialize)]

@@ -19,9 +19,11 @@ pub use hidden::{HIDDEN_BY_DEFAULT, Hidden};
 pub use user::{Kind, PasswordHash, User};
 
 use muster_protocol::destination::{Destination, Pattern, covered};
+use muster_protocol::dial::Address;
 use muster_protocol::facts::Path;
+use muster_protocol::message::BrokerName;
 use serde_json::{Map, Value};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -73,9 +75,19 @@ pub struct Collective {
     pub targeted: bool,
 }
 
+/// A broker of the cluster: only those that the policy names can be linked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BrokerEntry {
+    /// Where it listens for links; `None` if nobody dials it, or each link says where.
+    pub link: Option<Address>,
+    /// Where agents and operators reach it, the best one first.
+    pub stomp: Vec<Address>,
+}
+
 /// A whole policy. `Default` is the empty one, which grants nothing.
 #[derive(Debug, Default, PartialEq)]
 pub struct Policy {
+    brokers: BTreeMap<BrokerName, BrokerEntry>,
     collectives: Vec<Collective>,
     users: HashMap<String, Arc<User>>,
     groups: Vec<String>,
@@ -145,6 +157,11 @@ impl Policy {
     /// The facts that are shown beside a node id, where they are not hidden from who looks.
     pub fn display(&self) -> &[Path] {
         &self.display
+    }
+
+    /// The brokers of the cluster; empty for a broker alone.
+    pub fn brokers(&self) -> &BTreeMap<BrokerName, BrokerEntry> {
+        &self.brokers
     }
 
     /// All collectives, the first being the default of agents.

@@ -1,14 +1,16 @@
 //! Is this text a policy? From TOML to a [`Policy`], with line and cure for each mistake.
 
-use super::document::{AclTable, CollectiveTable, Document, GroupTable, Text, UserTable};
+use super::document::{AclTable, BrokerTable, CollectiveTable, Document, GroupTable, Text, UserTable};
 use super::error::{PolicyError, place, toml_cure};
 use super::groups::MAX_GROUPS;
 use super::hidden::{HIDDEN_BY_DEFAULT, Hidden};
 use super::user::{Kind, User};
 use super::values::{self, Fault, check_name, fault, shorten};
-use super::{Collective, Entry, Grant, Policy};
+use super::{BrokerEntry, Collective, Entry, Grant, Policy};
+use muster_protocol::dial::{DEFAULT_PORT, LINK_PORT};
 use muster_protocol::facts::{Facts, PathPattern};
 use muster_protocol::filter::{Filter, shorthand};
+use muster_protocol::message::BrokerName;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -19,7 +21,7 @@ use toml::Spanned;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 const MAX_USERS: usize = 100_000;
 const MAX_ENTRIES: usize = 4096;
-/// Most members of each of the small lists: collectives, asserted, display and hidden facts, networks of a user.
+/// Most members of each of the small lists: collectives, brokers, their addresses, asserted, display and hidden facts, networks of a user.
 const MAX_LIST: usize = 256;
 /// Largest asserted facts of a user, in bytes of JSON: they are sent to each of the user's agents.
 const MAX_FACTS: usize = 16 * 1024;
@@ -58,6 +60,7 @@ impl Reader<'_> {
             return Err(self.error(0..0, fault(format!("the policy has more than {MAX_BYTES} bytes"), "shorten it")));
         }
         let document: Document = toml::from_str(self.text).map_err(|error| self.toml_error(&error))?;
+        let brokers = self.brokers(&document.brokers)?;
         let collectives = self.collectives(&document.collective)?;
         let asserted = self.list(&document.asserted, "asserted", values::asserted_name)?.into_iter().collect();
         let display = self.list(&document.display, "display", values::path)?;
@@ -70,7 +73,15 @@ impl Reader<'_> {
         let users = self.users(&document.users, &known)?;
         let entries = self.entries(&document.acl, &known)?;
         let groups = known.groups.into_iter().map(|group| group.name).collect();
-        Ok(Policy { collectives: known.collectives, users, groups, entries, display, asserted: known.asserted })
+        Ok(Policy {
+            brokers,
+            collectives: known.collectives,
+            users,
+            groups,
+            entries,
+            display,
+            asserted: known.asserted,
+        })
     }
 
     fn error(&self, span: Range<usize>, fault: Fault) -> PolicyError {
@@ -98,6 +109,23 @@ impl Reader<'_> {
             return Err(self.at(excess, fault(format!("`{what}` has more than {MAX_LIST} members"), "shorten it")));
         }
         list.iter().map(|text| read(text.get_ref()).map_err(|fault| self.at(text, fault))).collect()
+    }
+
+    fn brokers(&self, tables: &BTreeMap<Text, BrokerTable>) -> Result<BTreeMap<BrokerName, BrokerEntry>, PolicyError> {
+        let mut brokers = BTreeMap::new();
+        for (name, table) in tables {
+            if brokers.len() == MAX_LIST {
+                return Err(self.at(name, fault(format!("more than {MAX_LIST} brokers"), "use fewer")));
+            }
+            let label = values::broker(name.get_ref()).map_err(|fault| self.at(name, fault))?;
+            let link = match &table.link {
+                Some(text) => Some(values::address(text.get_ref(), LINK_PORT).map_err(|fault| self.at(text, fault))?),
+                None => None,
+            };
+            let stomp = self.list(&table.stomp, "stomp", |text| values::address(text, DEFAULT_PORT))?;
+            brokers.insert(label, BrokerEntry { link, stomp });
+        }
+        Ok(brokers)
     }
 
     fn collectives(&self, tables: &[CollectiveTable]) -> Result<Vec<Collective>, PolicyError> {

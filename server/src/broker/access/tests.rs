@@ -93,6 +93,26 @@ fn nothing_is_granted_unless_an_entry_grants_it() {
 }
 
 #[test]
+fn brokers_are_listed_with_their_addresses() {
+    let policy = policy(
+        r#"
+[brokers.noc1]
+link = "noc1.example.net"
+stomp = ["noc1.example.net", "[2001:db8::1]:6000"]
+[brokers.dc1]
+"#,
+    );
+    let names: Vec<&str> = policy.brokers().keys().map(BrokerName::as_str).collect();
+    assert_eq!(names, ["dc1", "noc1"]);
+    let noc1 = &policy.brokers()[&BrokerName::parse("noc1").unwrap()];
+    assert_eq!(noc1.link.as_ref().unwrap().to_string(), "noc1.example.net:61617");
+    let stomp: Vec<String> = noc1.stomp.iter().map(ToString::to_string).collect();
+    assert_eq!(stomp, ["noc1.example.net:61614", "[2001:db8::1]:6000"]);
+    assert_eq!(policy.brokers()[&BrokerName::parse("dc1").unwrap()], BrokerEntry::default());
+    assert!(Policy::parse("").unwrap().brokers().is_empty());
+}
+
+#[test]
 fn groups_add_rights_and_narrow_scopes() {
     let two = policy(TWO);
     let bob = two.user("bob").unwrap();
@@ -234,6 +254,12 @@ fn every_mistake_has_a_line_and_a_cure() {
         ("\nhidden = [\n\"a\",\n\"b c\"]\n".into(), 4, "`b c` is no pattern of fact paths"),
         ("[[collective]]\nname = \"a.b\"\n".into(), 2, "has a dot"),
         ("[[collective]]\nname = \"a\"\n[[collective]]\nname = \"a\"\n".into(), 4, "stands twice"),
+        ("\n[brokers.NOC1]\n".into(), 2, "`NOC1` cannot be the name of a broker"),
+        ("[brokers.a]\nport = 1\n".into(), 2, "unknown field `port`"),
+        ("[brokers.a]\nlink = \"a:0\"\n".into(), 2, "`a:0` is no address of a broker"),
+        ("[brokers.a]\nstomp = [\"a\",\n\"https://a\"]\n".into(), 3, "`https://a` is no address of a broker"),
+        ("[brokers.a]\n[brokers.a]\n".into(), 2, "duplicate key"),
+        ((0..257).map(|n| format!("[brokers.a{n:03}]\n")).collect(), 257, "more than 256 brokers"),
         ("[groups.g]\nshows = [\"network\"]\n".into(), 2, "not a member of the hidden list"),
         ("[groups.g]\nscope = \"a =\"\n".into(), 2, "column "),
         ("[groups.g]\nscope = \"os.family = Debian\"\n".into(), 2, "the fact `os.family`, which a node reports itself"),
@@ -307,8 +333,8 @@ fn scopes_may_use_reported_facts_only_where_the_policy_says_so() {
 fn the_samples_are_good() {
     let sample = include_str!("../../../../conf/policy.toml");
     let policy = Policy::parse(sample).unwrap();
-    assert_eq!(policy.users().count(), 4);
-    let shown = Policy::parse(&sample[..sample.find("[[collective]]").unwrap()]).unwrap();
+    assert_eq!((policy.users().count(), policy.brokers().len()), (4, 2));
+    let shown = Policy::parse(&sample[..sample.find("[brokers.").unwrap()]).unwrap();
     // The sample shows the default hidden list: without it everything stays as it is.
     let user = user_with("").replace("PHC", PHC);
     let start = sample.find("hidden = [").unwrap();

@@ -6,8 +6,10 @@ use argon2::Params;
 use argon2::password_hash::phc;
 use ipnet::IpNet;
 use muster_protocol::destination::{Kind as DestinationKind, Pattern};
+use muster_protocol::dial::Address;
 use muster_protocol::facts::{Path, PathPattern};
 use muster_protocol::filter::{Filter, Predicate};
+use muster_protocol::message::BrokerName;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -59,6 +61,21 @@ pub(super) fn check_collective(name: &str) -> Result<(), Fault> {
         ));
     }
     check_name("collective", name)
+}
+
+/// A broker's name is part of its certificate's.
+pub(super) fn broker(text: &str) -> Result<BrokerName, Fault> {
+    BrokerName::parse(text).map_err(|_| {
+        let cause = format!("`{}` cannot be the name of a broker", shorten(text));
+        fault(cause, "use a DNS label: 1 to 63 of a-z, 0-9 and -, no - at the ends")
+    })
+}
+
+pub(super) fn address(text: &str, default_port: u16) -> Result<Address, Fault> {
+    Address::parse_with(text, default_port).map_err(|_| {
+        let cause = format!("`{}` is no address of a broker", shorten(text));
+        fault(cause, format!("write HOST, HOST:PORT or [IPV6]:PORT; the port is {default_port} unless given"))
+    })
 }
 
 pub(super) fn kind(text: &str) -> Result<Kind, Fault> {
