@@ -21,6 +21,8 @@ pub const CALM: Duration = Duration::from_secs(40);
 pub struct Plan {
     setups: Vec<Setup>,
     edges: Vec<Edge>,
+    /// Brokers that are in the list, and are not started.
+    absent: Vec<String>,
 }
 
 /// A configured link.
@@ -47,7 +49,7 @@ impl Plan {
     /// These brokers and no link.
     pub fn of(names: &[&str]) -> Plan {
         let setups = names.iter().map(|name| Setup::of(Family::Ours, name)).collect();
-        Plan { setups, edges: Vec::new() }
+        Plan { setups, edges: Vec::new(), absent: Vec::new() }
     }
 
     /// noc1, dc1 and dc2, each linked with both others.
@@ -71,6 +73,20 @@ impl Plan {
     pub fn link(mut self, from: &str, to: &str) -> Plan {
         let ends = [from.to_owned(), to.to_owned()];
         self.edges.push(Edge { ends, settings: [Table::new(), Table::new()] });
+        self
+    }
+
+    /// Another broker of the list, which is not started: somebody else may take its part.
+    #[must_use]
+    pub fn absent(mut self, name: &str) -> Plan {
+        self.absent.push(name.to_owned());
+        self
+    }
+
+    /// The broker of this name from another cluster's files.
+    #[must_use]
+    pub fn from(mut self, family: Family, name: &str) -> Plan {
+        *self.setup(name) = Setup::of(family, name);
         self
     }
 
@@ -111,12 +127,12 @@ impl Plan {
 
     /// Starts all brokers, and waits for nothing more than their listening.
     pub fn start_unsettled(self) -> Cluster {
-        let Plan { mut setups, edges } = self;
+        let Plan { mut setups, edges, absent } = self;
         let policies: Vec<String> = setups.iter().map(|setup| setup.policy_text().to_owned()).collect();
         // Whoever takes a port between our look and the broker's bind spoils that try only.
         for _ in 0..10 {
-            let links: BTreeMap<String, SocketAddr> =
-                setups.iter().map(|setup| (setup.name().to_owned(), free_address())).collect();
+            let names = setups.iter().map(Setup::name).chain(absent.iter().map(String::as_str));
+            let links: BTreeMap<String, SocketAddr> = names.map(|name| (name.to_owned(), free_address())).collect();
             for (setup, policy) in setups.iter_mut().zip(&policies) {
                 setup.set("listen.stomp", vec![free_address().to_string()]);
                 setup.set("listen.links", vec![links[setup.name()].to_string()]);
@@ -391,7 +407,8 @@ fn agree(answers: &[Value], part: &BTreeSet<String>) -> bool {
 /// The brokers that one of them can reach, itself included.
 pub fn reached(mesh: &Value) -> BTreeSet<String> {
     let brokers = mesh["brokers"].as_array().into_iter().flatten();
-    let reached = brokers.filter(|broker| ["here", "reachable"].contains(&broker["reach"].as_str().unwrap_or_default()));
+    let reached =
+        brokers.filter(|broker| ["here", "reachable"].contains(&broker["reach"].as_str().unwrap_or_default()));
     reached.filter_map(|broker| Some(broker["name"].as_str()?.to_owned())).collect()
 }
 

@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use muster_protocol::link::codec::{Decoder, Limits, Sending};
 use muster_protocol::link::{Head, Hello, NEWEST, OLDEST, Refused};
 use muster_protocol::message::BrokerName;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};

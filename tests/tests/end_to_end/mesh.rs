@@ -12,11 +12,16 @@ fn everybody_is_heard_once(cluster: &Cluster) {
     const EACH: usize = 25;
     let names = cluster.names();
     let mut speakers: Vec<Stomp> = names.iter().map(|name| cluster.operator(name)).collect();
-    let listeners: Vec<(String, Listener)> = names.iter().cycle().take(2 * names.len()).map(|name| {
-        let mut stomp = Stomp::login(&cluster[name], "viewer");
-        stomp.subscribe("/topic/open.>", "1");
-        (name.clone(), Listener::new(stomp))
-    }).collect();
+    let listeners: Vec<(String, Listener)> = names
+        .iter()
+        .cycle()
+        .take(2 * names.len())
+        .map(|name| {
+            let mut stomp = Stomp::login(&cluster[name], "viewer");
+            stomp.subscribe("/topic/open.>", "1");
+            (name.clone(), Listener::new(stomp))
+        })
+        .collect();
     let mut expected = Vec::new();
     for (name, speaker) in names.iter().zip(&mut speakers) {
         until_it_is_heard(name, speaker, &listeners);
@@ -132,7 +137,10 @@ fn the_mesh_says_how_it_is() {
     assert_eq!((&mesh["broker"], &mesh["alarms"]), (&json!("noc1"), &json!([])), "{mesh}");
     assert_eq!(path(&mesh, "dc3"), ["dc1", "dc2", "dc3"], "{mesh}");
     assert_eq!(broker_of(&mesh, "dc3")["cost"], 3, "{mesh}");
-    assert_eq!((&broker_of(&mesh, "noc1")["reach"], &broker_of(&mesh, "dc2")["reach"]), (&json!("here"), &json!("reachable")));
+    assert_eq!(
+        (&broker_of(&mesh, "noc1")["reach"], &broker_of(&mesh, "dc2")["reach"]),
+        (&json!("here"), &json!("reachable"))
+    );
     let links = broker_of(&mesh, "dc1")["links"].as_array().expect("links").clone();
     let to: BTreeSet<&str> = links.iter().filter_map(|link| link["to"].as_str()).collect();
     assert_eq!(to, BTreeSet::from(["dc2", "noc1"]), "{mesh}");
@@ -142,7 +150,10 @@ fn the_mesh_says_how_it_is() {
     let said = muster.json(0, &["mesh", "--json"]);
     assert_eq!(reached(&said), BTreeSet::from(["dc1", "dc2", "dc3", "noc1"].map(str::to_owned)), "{said}");
     let table = muster.run(&["mesh"]);
-    assert!(table.code == 0 && ["noc1", "dc1", "dc2", "dc3"].iter().all(|name| table.stdout.contains(name)), "{table:?}");
+    assert!(
+        table.code == 0 && ["noc1", "dc1", "dc2", "dc3"].iter().all(|name| table.stdout.contains(name)),
+        "{table:?}"
+    );
 }
 
 #[test]
@@ -320,11 +331,15 @@ fn a_request_does_not_travel_to_where_nothing_can_match() {
 #[test]
 fn a_message_travels_once_over_each_link_of_its_tree() {
     let cluster = Cluster::ring(4);
-    let listeners: Vec<(String, Listener)> = cluster.names().into_iter().map(|name| {
-        let mut stomp = Stomp::login(&cluster[&name], "viewer");
-        stomp.subscribe("/topic/open.>", "1");
-        (name.clone(), Listener::new(stomp))
-    }).collect();
+    let listeners: Vec<(String, Listener)> = cluster
+        .names()
+        .into_iter()
+        .map(|name| {
+            let mut stomp = Stomp::login(&cluster[&name], "viewer");
+            stomp.subscribe("/topic/open.>", "1");
+            (name.clone(), Listener::new(stomp))
+        })
+        .collect();
     let mut speaker = cluster.operator("noc1");
     until_it_is_heard("noc1", &mut speaker, &listeners);
     speaker.send_and_wait(message("/topic/open.words").with_body("drained"));

@@ -195,13 +195,18 @@ fn report_sums_over_all_brokers() {
     let (cluster, _nodes) = cast();
     let mut operator = cluster.operator("dc1");
     let report = operator.ask("/muster/report", Some("has n"), &value!({ "fact": "customer" })).expect("an answer");
-    assert_eq!((&report["count"], &report["missing"], &report["more"]), (&value!(6), &value!(0), &value!(0)), "{report}");
+    assert_eq!(
+        (&report["count"], &report["missing"], &report["more"]),
+        (&value!(6), &value!(0), &value!(0)),
+        "{report}"
+    );
     let mut values = report["values"].as_array().expect("values").clone();
     values.sort_by_key(Value::to_string);
     assert_eq!(values, [value!({ "count": 3, "value": "acmeinc" }), value!({ "count": 3, "value": "beta" })]);
     let report = operator.ask("/muster/report", Some("n > 1"), &value!({ "fact": "nothing" })).expect("an answer");
     assert_eq!((&report["count"], &report["missing"]), (&value!(5), &value!(5)), "{report}");
-    let report = operator.ask("/muster/report", Some("has n"), &value!({ "fact": "n", "limit": 2 })).expect("an answer");
+    let report =
+        operator.ask("/muster/report", Some("has n"), &value!({ "fact": "n", "limit": 2 })).expect("an answer");
     assert_eq!(report["values"].as_array().map(Vec::len), Some(2), "{report}");
     assert_eq!(report["more"], 4, "{report}");
 }
@@ -211,7 +216,11 @@ fn a_node_is_known_at_every_broker() {
     let (cluster, nodes) = cast();
     let mut operator = cluster.operator("noc1");
     let node = operator.ask("/muster/node", None, &value!({ "node": id(6), "explain": "n > 7" })).expect("a node");
-    assert_eq!((&node["state"], &node["broker"], &node["facts"]["n"]), (&value!("connected"), &value!("dc2"), &value!(6)), "{node}");
+    assert_eq!(
+        (&node["state"], &node["broker"], &node["facts"]["n"]),
+        (&value!("connected"), &value!("dc2"), &value!(6)),
+        "{node}"
+    );
     assert!(!node["explanation"].is_null(), "{node}");
     let refused = operator.ask("/muster/node", None, &value!({ "node": id(99) })).expect_err("a refusal");
     assert_eq!(refused.code, "no-such-node");
@@ -239,7 +248,10 @@ fn what_is_missing_is_said_of_questions_too() {
         assert_eq!(answer["count"], 4, "{answer}");
         let without = answer["without"].as_array().cloned().unwrap_or_default();
         assert_eq!(without.len(), 1, "{answer}");
-        assert_eq!((&without[0]["broker"], &without[0]["why"], &without[0]["nodes"]), (&value!("dc1"), &value!("unreachable"), &value!(2)));
+        assert_eq!(
+            (&without[0]["broker"], &without[0]["why"], &without[0]["nodes"]),
+            (&value!("dc1"), &value!("unreachable"), &value!(2))
+        );
     }
     let said = Muster::new(&cluster["noc1"], "noc").run(&["find", "-w", "has n"]);
     assert!(format!("{}{}", said.stdout, said.stderr).contains("dc1"), "{said:?}");
@@ -278,7 +290,10 @@ fn scope_and_hidden_facts_hold_at_every_broker() {
 
 #[test]
 fn a_broker_with_a_narrower_policy_refuses_and_is_named() {
-    let narrow = policy::with("destination = \"/topic/prod.>\"\nread = [\"noc\"]\nwrite = [\"noc\", \"noc-acme\"]", "destination = \"/topic/prod.>\"\nread = [\"noc\"]\nwrite = [\"noc-acme\"]");
+    let narrow = policy::with(
+        "destination = \"/topic/prod.>\"\nread = [\"noc\"]\nwrite = [\"noc\", \"noc-acme\"]",
+        "destination = \"/topic/prod.>\"\nread = [\"noc\"]\nwrite = [\"noc-acme\"]",
+    );
     let cluster = Plan::triangle().policy("dc2", &narrow).start();
     let crew = Crew::of(six(&cluster));
     let mut operator = cluster.operator("noc1");
@@ -317,7 +332,10 @@ fn a_scope_that_is_narrower_elsewhere_holds_there() {
 #[test]
 fn who_may_not_read_elsewhere_hears_nothing_there() {
     // At dc1 viewers may not listen to open topics, and acme may not speak on them.
-    let narrow = policy::with("destination = \"/topic/open.>\"\nread = [\"noc\", \"viewers\"]\nwrite = [\"noc\", \"viewers\", \"noc-acme\"]", "destination = \"/topic/open.>\"\nread = [\"noc\"]\nwrite = [\"noc\"]");
+    let narrow = policy::with(
+        "destination = \"/topic/open.>\"\nread = [\"noc\", \"viewers\"]\nwrite = [\"noc\", \"viewers\", \"noc-acme\"]",
+        "destination = \"/topic/open.>\"\nread = [\"noc\"]\nwrite = [\"noc\"]",
+    );
     let cluster = Plan::of(&["noc1", "dc1"]).link("noc1", "dc1").policy("dc1", &narrow).start();
     let mut listener = cluster.operator("dc1");
     listener.subscribe("/topic/open.>", "1");
@@ -345,7 +363,8 @@ fn two_clients_at_different_brokers_ask_and_answer() {
     let mut asker = cluster.operator("noc1");
     let mut answerer = cluster.operator("dc2");
     answerer.subscribe("/topic/open.questions", "1");
-    let question = || message("/topic/open.questions").header("reply-to", "/temp-queue/replies").header("correlation-id", "c7");
+    let question =
+        || message("/topic/open.questions").header("reply-to", "/temp-queue/replies").header("correlation-id", "c7");
     let asked = until("the question is heard", || {
         asker.send_and_wait(question().with_body("6 x 9?"));
         answerer.next_within(std::time::Duration::from_millis(100)).ok()
@@ -417,7 +436,10 @@ fn a_node_that_moves_to_another_broker_ends_its_older_session() {
         until(&format!("the late one at {at} is sent away"), || {
             match late.next_within(std::time::Duration::from_millis(100)) {
                 Ok(frame) if frame.headers.get("muster-code") == Some("moved") => Some(()),
-                Ok(frame) => { assert_ne!(frame.headers.get("muster-code"), Some("internal"), "{}", show(&frame)); None }
+                Ok(frame) => {
+                    assert_ne!(frame.headers.get("muster-code"), Some("internal"), "{}", show(&frame));
+                    None
+                }
                 Err(_) => None,
             }
         });
@@ -433,7 +455,10 @@ fn a_client_at_one_broker_stops_a_request_only_of_its_own() {
     let mut other = cluster.operator("dc1");
     operator.send(request("prod.node.ping", "r1", "n = 5"));
     let asked = nodes[4].request();
-    assert_eq!(other.ask("/muster/cancel", None, &value!({ "request": "r1" })).expect_err("a refusal").code, "no-such-request");
+    assert_eq!(
+        other.ask("/muster/cancel", None, &value!({ "request": "r1" })).expect_err("a refusal").code,
+        "no-such-request"
+    );
     nodes[4].reply(&asked, "ok", &value!({}));
     Account::of(&mut operator, "r1").assert_all_ok(&ids(&[5]));
 }
