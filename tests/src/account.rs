@@ -12,8 +12,10 @@ pub struct Account {
     pub accepted: BTreeMap<String, BTreeSet<String>>,
     /// By node each state that it was said to have ended in: right is one.
     pub states: BTreeMap<String, Vec<String>>,
-    /// Brokers that were named as missing, with the reason: `unreachable`, `filtered`, `refused`.
+    /// Brokers that are missing at the end, with the reason: `unreachable`, `filtered`, `refused`.
     pub missing: BTreeMap<String, String>,
+    /// Those that were named before: some may have come back in time.
+    pub named: BTreeMap<String, String>,
     /// The body of `done`; null if it was refused.
     pub done: Value,
     /// The refusal of the whole, if it was.
@@ -55,14 +57,12 @@ impl Account {
                 }
             }
             "missing" => {
-                let body = json(frame);
-                self.is_missing(&body);
+                let (broker, why) = missing(&json(frame));
+                self.named.insert(broker, why);
             }
             "done" => {
                 self.done = json(frame);
-                for missing in self.done["without"].as_array().cloned().unwrap_or_default() {
-                    self.is_missing(&missing);
-                }
+                self.missing = self.done["without"].as_array().into_iter().flatten().map(missing).collect();
             }
             "refused" => self.refused = Some(Refused::of(frame)),
             other => panic!("an unknown event {other}: {}", show(frame)),
@@ -71,12 +71,6 @@ impl Account {
 
     fn ended(&mut self, node: &str, state: &str) {
         self.states.entry(node.to_owned()).or_default().push(state.to_owned());
-    }
-
-    fn is_missing(&mut self, body: &Value) {
-        let text = |name: &str| body[name].as_str().unwrap_or_else(|| panic!("no {name} in {body}")).to_owned();
-        assert!(!text("text").is_empty(), "{body}");
-        self.missing.insert(text("broker"), text("why"));
     }
 
     /// All targets.
@@ -117,4 +111,11 @@ impl Account {
         assert_eq!(self.in_state("ok"), *targets, "{self:#?}");
         assert!(self.missing.is_empty(), "{self:#?}");
     }
+}
+
+/// The broker and the reason of one that is missing.
+fn missing(body: &Value) -> (String, String) {
+    let text = |name: &str| body[name].as_str().unwrap_or_else(|| panic!("no {name} in {body}")).to_owned();
+    assert!(!text("text").is_empty(), "{body}");
+    (text("broker"), text("why"))
 }

@@ -325,10 +325,11 @@ impl Cluster {
         status["links"].as_array()?.iter().find(|link| link["peer"] == to).cloned()
     }
 
-    /// A counter of the link of `at` to `to`.
-    pub fn link_counter(&self, at: &str, to: &str, counter: &str) -> u64 {
-        let link = self.link_status(at, to).unwrap_or_else(|| panic!("{at} has no link to {to}"));
-        link["counters"][counter].as_u64().unwrap_or_else(|| panic!("no counter {counter} in {link}"))
+    /// A counter of the link of `at` to `to`, such as `data_out.bytes`; 0 without a link.
+    pub fn link_count(&self, at: &str, to: &str, counter: &str) -> u64 {
+        let Some(link) = self.link_status(at, to) else { return 0 };
+        let count = counter.split('.').fold(&link["counts"], |value, part| &value[part]);
+        count.as_u64().unwrap_or_else(|| panic!("no counter {counter} in {link}"))
     }
 
     /// Waits until all brokers that can reach each other agree on the topology, and reach nobody else.

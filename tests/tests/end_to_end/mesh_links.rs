@@ -256,7 +256,7 @@ fn what_is_no_tls_is_closed_and_named() {
         let _ = tcp.read_to_end(&mut rest);
         assert!(!String::from_utf8_lossy(&rest).contains("CONNECTED"));
     }
-    until_logged(&cluster, "noc1", &["127.0.0.1", "tls"]);
+    until_logged(&cluster, "noc1", &["127.0.0.1", "http"]);
     assert_intact(&cluster);
 }
 

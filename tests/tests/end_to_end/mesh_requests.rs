@@ -306,7 +306,7 @@ fn a_broker_with_a_narrower_policy_refuses_and_is_named() {
         assert!(crew.asked(&id(number)).is_empty(), "node {number} was asked");
     }
     let said = Muster::new(&cluster["noc1"], "noc").run(&["ping", "-w", "has n"]);
-    assert_eq!(said.code, 3, "{said:?}");
+    assert_eq!(said.code, 4, "{said:?}");
     // With a guard, what is refused somewhere is no whole count.
     operator.send(request("prod.node.ping", "r2", "has n").header("muster-max-targets", "10"));
     let account = Account::of(&mut operator, "r2");
