@@ -102,7 +102,10 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     let limits = &config.limits;
     let memory = Memory { gone_for: limits.gone_for.as_millis() as u64, gone_most: limits.gone_most };
     let settings = Settings {
-        name: config.broker.name.clone(),
+        name: muster_protocol::message::BrokerName::parse(&config.broker.name).unwrap_or_else(|_| unreachable!()),
+        instance: 1,
+        incarnation: 1,
+        born: 1,
         subscriptions: limits.subscriptions,
         in_flight: limits.in_flight,
         sessions_per_user: limits.sessions_per_user,

@@ -145,17 +145,23 @@ impl Broker {
     pub(super) fn decide(&mut self, serial: u64, now: Now) {
         let Some(ask) = self.asks.get_mut(serial).filter(|ask| ask.held.is_some() && ask.is_counted()) else { return };
         let (terms, count) = (ask.asked.terms, ask.count());
-        let missing: Vec<String> = ask.missing().map(|missing| format!("{} ({})", missing.broker, missing.text)).collect();
-        let refusal = if missing.is_empty() || terms.allow_partial {
-            guard(&terms, count)
-        } else {
-            let text = format!("{count} nodes match where they can be counted, without {}; nothing was delivered", missing.join(", "));
-            Some(Refusal::new(Code::Partial, text))
-        };
-        if let Some(refusal) = refusal {
+        let missing: Vec<Missing> = ask.missing().cloned().collect();
+        let (queue, id) = (ask.asked.queue.clone(), ask.asked.id.clone());
+        if !missing.is_empty() && !terms.allow_partial {
+            // The caller hears of whom first.
+            for missing in &missing {
+                self.put_on_queue(&queue, event_headers(Some(&id), Event::Missing), json_bytes(missing), now);
+            }
+            let names: Vec<&str> = missing.iter().map(|missing| missing.broker.as_str()).collect();
+            let names = names.join(", ");
+            let text = format!("{count} nodes match where they can be counted, without {names}; nothing was delivered");
+            return self.refuse_ask(serial, &Refusal::new(Code::Partial, text), count, now);
+        }
+        if let Some(refusal) = guard(&terms, count) {
             return self.refuse_ask(serial, &refusal, count, now);
         }
-        let (held, to, queue) = (ask.held.take(), ask.with_targets(), ask.asked.queue.clone());
+        let Some(ask) = self.asks.get_mut(serial) else { return };
+        let (held, to) = (ask.held.take(), ask.with_targets());
         ask.decided(now.tick);
         for (headers, body) in held.unwrap_or_default() {
             self.put_on_queue(&queue, headers, body, now);
@@ -212,14 +218,20 @@ impl Broker {
     pub(super) fn cancel(&mut self, caller: SessionId, request: &RequestId, now: Now) -> Result<u64, Refusal> {
         let user = self.sessions.get(caller).map(|session| session.user.name.clone()).unwrap_or_default();
         let serial = self.asks.of_caller(caller, &user, request);
-        let Some((serial, ask)) = serial.and_then(|serial| Some((serial, self.asks.get_mut(serial)?))) else {
+        let Some(serial) = serial.filter(|serial| self.asks.get(*serial).is_some()) else {
             return Err(Refusal::new(
                 Code::NoSuchRequest,
                 format!("{request}: this connection has no such request under way"),
             ));
         };
-        let count = ask.waiting();
-        self.note(Note::new(Weight::Info, "request cancelled").with("user", user).with("request", request).with("nodes", count));
+        let count = self.asks.get(serial).map_or(0, super::asks::Ask::waiting);
+        self.note(
+            Note::new(Weight::Info, "request cancelled")
+                .with("user", user)
+                .with("request", request)
+                .with("nodes", count),
+        );
+        let Some(ask) = self.asks.get_mut(serial) else { return Ok(count) };
         if ask.held.is_some() {
             // Nothing was delivered yet, and nothing will be.
             let text = "cancelled before it was delivered";
@@ -249,7 +261,8 @@ impl Broker {
                 let open = self.asks.get(serial).map(super::asks::Ask::open_parts).unwrap_or_default();
                 for broker in open {
                     let Some(ask) = self.asks.get_mut(serial) else { return };
-                    let (nodes, state) = (ask.waiting_at(&broker), if ask.cancelled { State::Cancelled } else { State::Expired });
+                    let (nodes, state) =
+                        (ask.waiting_at(&broker), if ask.cancelled { State::Cancelled } else { State::Expired });
                     self.end(serial, &broker, &nodes, state, &format!("no word from {broker} in time"), now);
                     self.miss(serial, &broker, "it did not answer in time", now);
                 }

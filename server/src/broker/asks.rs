@@ -263,7 +263,12 @@ impl Ask {
     }
 
     /// A broker says how many targets it has, and names some of them: those that are new here.
-    pub fn accept(&mut self, broker: &BrokerName, count: u64, nodes: impl Iterator<Item = (NodeId, u64)>) -> BTreeSet<NodeId> {
+    pub fn accept(
+        &mut self,
+        broker: &BrokerName,
+        count: u64,
+        nodes: impl Iterator<Item = (NodeId, u64)>,
+    ) -> BTreeSet<NodeId> {
         let Some(part) = self.parts.get_mut(broker) else { return BTreeSet::new() };
         if part.given_up {
             // It is there after all.
@@ -418,7 +423,11 @@ impl Ask {
         let again = if self.held.is_none() && self.is_guarded() {
             self.with_targets()
         } else {
-            self.parts.iter().filter(|(_, part)| part.count.is_none() && !part.given_up).map(|(b, _)| b.clone()).collect()
+            self.parts
+                .iter()
+                .filter(|(_, part)| part.count.is_none() && !part.given_up)
+                .map(|(b, _)| b.clone())
+                .collect()
         };
         Some(Due::Again(again))
     }

@@ -3,7 +3,7 @@
 //! Messages and requests of this broker's sessions and those that come over links take the same way from here on.
 
 use super::Broker;
-use super::access::{GroupSet, Right, User};
+use super::access::{Right, User};
 use super::event::{Now, Purpose, Sent, SessionId, Target, Terms};
 use super::nodes::Generation;
 use super::outbox::Message;
@@ -128,8 +128,13 @@ impl Broker {
         let Resolved { rows, filter } = self.resolve(&user, &sent);
         let (count, frozen) = (rows.len(), self.nodes.generation());
         let destination = sent.destination.clone();
-        let asked =
-            Asked { key: name, user: user.name.as_str().into(), id: id.clone(), queue, destination: destination.clone() };
+        let asked = Asked {
+            key: name,
+            user: user.name.as_str().into(),
+            id: id.clone(),
+            queue,
+            destination: destination.clone(),
+        };
         let origin = asked.key.broker.clone();
         // A dry run asks nobody: its account is empty.
         let targets = if terms.dry_run { RoaringBitmap::new() } else { rows.clone() };
@@ -164,8 +169,7 @@ impl Broker {
             return None;
         };
         self.requests.set_busy(key, true);
-        let message =
-            Arc::new(self.message(&name.broker, &user, &held.sent, held.filter.as_ref(), Some(&terms), now));
+        let message = Arc::new(self.message(&name.broker, &user, &held.sent, held.filter.as_ref(), Some(&terms), now));
         let destination = held.sent.destination.clone();
         Some(self.fanout(destination, &held.rows, held.frozen, Some(key), None, Some(message)))
     }
@@ -241,7 +245,9 @@ impl Broker {
 
     /// Names targets to the ingress.
     fn name(&mut self, key: Key, count: u64, slice: &[(u32, NodeId)], frozen: Generation, now: Now) {
-        let Some(caller) = self.requests.get(key).and_then(|p| self.access.user(&p.asked.user)).cloned() else { return };
+        let Some(caller) = self.requests.get(key).and_then(|p| self.access.user(&p.asked.user)).cloned() else {
+            return;
+        };
         let named = |(row, id): &(u32, NodeId)| {
             // A node that has left since keeps its place in the account; another that took its row is not shown for it.
             let node = self.nodes.get(*row).filter(|node| node.born <= frozen && node.id == *id);

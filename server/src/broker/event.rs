@@ -86,7 +86,7 @@ pub enum Event {
 
 /// Whatever the sender wants back when its inputs are dealt with.
 #[derive(Default)]
-pub struct Ticket(pub Option<Box<dyn Any + Send>>);
+pub struct Ticket(pub Option<Box<dyn Any + Send + Sync>>);
 
 impl std::fmt::Debug for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -320,19 +320,19 @@ pub struct Find {
     pub facts: Vec<Path>,
     /// Nodes on a page.
     pub limit: usize,
-    /// Where the page begins; the first one if not given.
-    pub cursor: Option<Cursor>,
+    /// First row of the page.
+    pub from_row: u32,
+    /// For a later page than the first.
+    pub later: Option<Later>,
     /// Only nodes with this module.
     pub module: Option<String>,
 }
 
-/// Where a page of `/muster/find` begins.
+/// A later page of `/muster/find`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor {
-    /// Whose nodes.
+pub struct Later {
+    /// Whose nodes it begins with.
     pub broker: BrokerName,
-    /// From which row on.
-    pub row: u32,
     /// What the first page counted in all.
     pub count: u64,
 }

@@ -104,11 +104,18 @@ impl Inquiries {
     }
 
     /// Begins: `asked` are the brokers that are to answer. `now` is monotonic ms.
-    pub fn begin(&mut self, asker: Asker, gather: Gather, query: Query, asked: Vec<BrokerName>, without: Vec<Missing>, now: u64) -> u64 {
+    pub fn begin(
+        &mut self,
+        asker: Asker,
+        gather: Gather,
+        query: Query,
+        asked: Vec<BrokerName>,
+        without: Vec<Missing>,
+        now: u64,
+    ) -> u64 {
         self.last += 1;
         let said = asked.into_iter().map(|broker| (broker, None)).collect();
-        let inquiry =
-            Inquiry { asker, gather, query, said, without, begun: now, tries: 0, look_at: now + AGAIN[0] };
+        let inquiry = Inquiry { asker, gather, query, said, without, begun: now, tries: 0, look_at: now + AGAIN[0] };
         self.deadlines.insert((inquiry.look_at, self.last));
         self.open.insert(self.last, inquiry);
         self.last
@@ -146,8 +153,12 @@ impl Inquiries {
 
     /// The questions of a session are asked no more.
     pub fn forget(&mut self, session: SessionId) {
-        let its: Vec<u64> =
-            self.open.iter().filter(|(_, inquiry)| inquiry.asker.session == session).map(|(serial, _)| *serial).collect();
+        let its: Vec<u64> = self
+            .open
+            .iter()
+            .filter(|(_, inquiry)| inquiry.asker.session == session)
+            .map(|(serial, _)| *serial)
+            .collect();
         for serial in its {
             self.drop(serial);
         }
@@ -268,8 +279,11 @@ fn page(
     let cursor = |broker: &BrokerName, row: &str| Some(format!("{broker}/{row}/{total}"));
     let mut all = FindAnswer { count: total, without, ..FindAnswer::default() };
     for (broker, mut answer) in answers {
-        all.registering += answer.registering;
-        all.gone.append(&mut answer.gone);
+        // The first page has said it.
+        if count.is_none() {
+            all.registering += answer.registering;
+            all.gone.append(&mut answer.gone);
+        }
         if all.next.is_some() || answer.nodes.is_empty() && answer.next.is_none() {
             continue;
         }

@@ -11,7 +11,7 @@ mod deliver;
 pub mod event;
 pub mod inquiries;
 pub mod mesh;
-mod moves;
+pub mod moves;
 pub mod nodes;
 pub mod note;
 pub mod outbox;
@@ -151,8 +151,7 @@ struct Lane {
 impl Broker {
     /// A broker with nobody connected.
     pub fn new(settings: Settings, policy: Arc<Policy>) -> Broker {
-        let identity =
-            Identity { instance: settings.instance, incarnation: settings.incarnation, born: settings.born };
+        let identity = Identity { instance: settings.instance, incarnation: settings.incarnation, born: settings.born };
         let mut mesh = Mesh::new(settings.name.clone(), identity);
         mesh.set_list(policy.brokers().keys().cloned(), 0);
         Broker {

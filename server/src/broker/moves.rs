@@ -84,7 +84,8 @@ impl Broker {
     /// Tells the brokers that can be reached who has connected here.
     pub(super) fn tell_presence(&mut self, now: Now) {
         let me = self.mesh.me();
-        let others: Vec<BrokerName> = self.mesh.routes().members().iter().filter(|broker| *broker != me).cloned().collect();
+        let others: Vec<BrokerName> =
+            self.mesh.routes().members().iter().filter(|broker| *broker != me).cloned().collect();
         for broker in others {
             if let Some(present) = self.moves.news_for(&broker, now.tick) {
                 self.say(&broker, Word::Present(present), Bytes::new(), now);

@@ -19,7 +19,8 @@ const PATIENCE: u64 = 15 * 60 * 1000;
 const REPORT_BYTES: usize = 128;
 
 /// The body of an answer that did not fit.
-const DROPPED: &[u8] = br#"{"error":{"code":"body-dropped","text":"the answer was dropped: too many of this request waited for a link"}}"#;
+const DROPPED: &[u8] =
+    br#"{"error":{"code":"body-dropped","text":"the answer was dropped: too many of this request waited for a link"}}"#;
 
 /// All of it.
 #[derive(Debug, Default)]

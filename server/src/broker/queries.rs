@@ -2,6 +2,7 @@
 //!
 //! What nodes of other brokers are asked about is put to these brokers too; each answers for its own nodes by its own policy.
 
+use super::Broker;
 use super::access::User;
 use super::answers::{Announced, event_headers, json_bytes};
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
@@ -9,7 +10,6 @@ use super::inquiries::{Asker, Due, Gather, Gathered};
 use super::mesh::Asked;
 use super::nodes::{Departed, Node, Whole, shown};
 use super::note::{Note, Weight};
-use super::Broker;
 use super::send::letter;
 use bytes::Bytes;
 use muster_protocol::destination::Destination;
@@ -19,7 +19,8 @@ use muster_protocol::filter::{Document, Filter};
 use muster_protocol::link::{Answer, Ask, Query, Refused, Said, Word};
 use muster_protocol::message::{BrokerName, NodeId, header};
 use muster_protocol::request::{
-    CancelAnswer, Event, FindAnswer, FoundNode, Gone, GoneNode, Missing, NodeAnswer, Registered, ReportAnswer, ValueCount,
+    CancelAnswer, Event, FindAnswer, FoundNode, Gone, GoneNode, Missing, NodeAnswer, Registered, ReportAnswer,
+    ValueCount,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -90,16 +91,15 @@ impl Broker {
         let (gather, ask) = match &sent.purpose {
             Purpose::Find(find) => {
                 let mut later = Vec::new();
-                if let Some(cursor) = &find.cursor {
-                    later = brokers.iter().filter(|broker| **broker > cursor.broker).cloned().collect();
-                    brokers.retain(|broker| *broker == cursor.broker);
-                    without.retain(|missing| missing.broker == cursor.broker.as_str());
+                if let Some(page) = &find.later {
+                    later = brokers.iter().filter(|broker| **broker > page.broker).cloned().collect();
+                    brokers.retain(|broker| *broker == page.broker);
+                    without.retain(|missing| missing.broker == page.broker.as_str());
                 }
-                let gather = Gather::Find { limit: find.limit, count: find.cursor.as_ref().map(|c| c.count), later };
+                let gather = Gather::Find { limit: find.limit, count: find.later.as_ref().map(|p| p.count), later };
                 let facts = find.facts.iter().map(ToString::to_string).collect();
                 let module = find.module.clone();
-                let from_row = find.cursor.as_ref().map_or(0, |cursor| cursor.row);
-                (gather, Ask::Find { facts, limit: find.limit as u64, from_row, module })
+                (gather, Ask::Find { facts, limit: find.limit as u64, from_row: find.from_row, module })
             }
             Purpose::Report { fact, limit } => {
                 (Gather::Report { limit: *limit }, Ask::Report { fact: fact.to_string(), limit: *limit as u64 })
@@ -119,7 +119,8 @@ impl Broker {
         let serial = self.inquiries.next_serial();
         let query = Query { serial, letter: letter(&user.name, &Sent { reply_to: None, ..sent }), ask };
         let others: Vec<BrokerName> = brokers.iter().filter(|broker| **broker != me).cloned().collect();
-        let others = if matches!(&said, Some(Said::Node(node)) if node.state == "connected") { Vec::new() } else { others };
+        let others =
+            if matches!(&said, Some(Said::Node(node)) if node.state == "connected") { Vec::new() } else { others };
         let said = said.unwrap_or_else(|| Said::Refused(unknown_here()));
         self.inquiries.begin(asker, gather, query.clone(), brokers, without, now.tick);
         self.inquiries.answer(serial, &me, said);
@@ -133,9 +134,9 @@ impl Broker {
     /// What this broker says of its own nodes, to a user of any broker; and what it cost.
     fn say_of_nodes(&self, user: &User, sent: &Sent) -> Result<(Said, usize), Refusal> {
         match &sent.purpose {
-            Purpose::Find(find) => {
-                self.find(user, &sent.target, sent.nodes.as_deref(), find).map(|(answer, cost)| (Said::Find(answer), cost))
-            }
+            Purpose::Find(find) => self
+                .find(user, &sent.target, sent.nodes.as_deref(), find)
+                .map(|(answer, cost)| (Said::Find(answer), cost)),
             Purpose::Report { fact, limit } => {
                 self.report_of(user, &sent.target, fact, *limit).map(|(answer, cost)| (Said::Report(answer), cost))
             }
@@ -303,9 +304,8 @@ impl Broker {
         }
         let count = rows.len();
         let hidden = self.access.hidden(user);
-        let from_row = find.cursor.as_ref().map_or(0, |cursor| cursor.row);
         let limit = if find.facts.is_empty() { find.limit } else { find.limit.min(PARSED_MOST) };
-        rows.remove_range(..from_row);
+        rows.remove_range(..find.from_row);
         let (mut page, mut nodes, mut bytes) = (rows.iter(), Vec::new(), 0);
         while nodes.len() < limit && bytes < PAGE_BYTES {
             let Some(row) = page.next() else { break };
@@ -326,7 +326,7 @@ impl Broker {
             });
         }
         let next = page.next().map(|row| row.to_string());
-        let gone = match find.cursor {
+        let gone = match find.later {
             None if only.is_none() => self.nodes.gone_matching(filter, scope, GONE_MOST),
             _ => Vec::new(),
         };

@@ -64,7 +64,8 @@ impl Broker {
         let Received { head, body, order } = frame;
         match &*head {
             Head::Forward(forward) => {
-                let cargo = Cargo { body, expires: lives_until(&forward.load, now), droppable: is_droppable(&forward.load) };
+                let cargo =
+                    Cargo { body, expires: lives_until(&forward.load, now), droppable: is_droppable(&forward.load) };
                 if self.mesh.relay(&from, forward, &cargo, now.tick) {
                     self.forwarded(forward, order, ticket, now);
                 }
@@ -140,7 +141,8 @@ impl Broker {
         // Groups, scope and rights are those of this broker's own policy.
         let user = self.access.user(caller).filter(|user| user.is_usable(now.unix / 1000)).cloned();
         let unknown = || {
-            let text = format!("{caller}: the policy of {} has no such user, or it is disabled or expired", self.mesh.me());
+            let text =
+                format!("{caller}: the policy of {} has no such user, or it is disabled or expired", self.mesh.me());
             Refusal::new(Code::Denied, text)
         };
         let user = user.ok_or_else(unknown)?;

@@ -147,7 +147,8 @@ impl Broker {
         let serial = self.asks.begin(asked, (&me, key.instance), audience, now.tick).ok_or_else(duplicate)?;
         self.queues.reserve_for_requests(&queue);
         let note = Note::new(Weight::Info, "request accepted").with("user", name).with("request", &request);
-        let note = note.with("destination", &sent.destination).with("dry_run", terms.dry_run).with("brokers", to.len() + 1);
+        let note =
+            note.with("destination", &sent.destination).with("dry_run", terms.dry_run).with("brokers", to.len() + 1);
         if let Some(session) = self.sessions.get_mut(caller) {
             session.in_flight += 1;
         }
@@ -241,7 +242,8 @@ impl Broker {
 }
 
 fn gone(queue: &Destination) -> Refusal {
-    let text = format!("{queue}: there is no such reply queue, or nothing that this session got is to be answered there");
+    let text =
+        format!("{queue}: there is no such reply queue, or nothing that this session got is to be answered there");
     Refusal::new(Code::Gone, text)
 }
 

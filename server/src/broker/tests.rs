@@ -109,7 +109,16 @@ fn send(destination: &str) -> Frame {
 impl House {
     fn new() -> House {
         let memory = Memory { gone_for: 3_600_000, gone_most: 100 };
-        let settings = Settings { name: "noc1".into(), subscriptions: 4, in_flight: 2, sessions_per_user: 0, memory };
+        let settings = Settings {
+            name: muster_protocol::message::BrokerName::parse("noc1").expect("a name"),
+            instance: 1,
+            incarnation: 1,
+            born: 0,
+            subscriptions: 4,
+            in_flight: 2,
+            sessions_per_user: 0,
+            memory,
+        };
         House { broker: Broker::new(settings, policy(POLICY)), now: 0, bits: 7, last: 0, outboxes: HashMap::new() }
     }
 

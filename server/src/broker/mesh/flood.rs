@@ -5,7 +5,7 @@ use super::interest::Absorbed;
 use super::topology::Taken;
 use crate::broker::event::LinkId;
 use crate::broker::note::{Note, Weight};
-use muster_protocol::link::{Digest, Have, Head, Interest, LinkState, Record, Summary, Want};
+use muster_protocol::link::{Digest, Have, Head, LinkState, Record, Summary, Want};
 use muster_protocol::message::BrokerName;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -81,7 +81,9 @@ impl Mesh {
         let text = format!("{from} passes on the state of {origin}, which is not in the broker list");
         if self.alarms.insert(format!("stranger {origin}"), text).is_none() {
             self.notes.push(
-                Note::new(Weight::Warning, "state of a broker that is not in the list").with("broker", origin).with("peer", from),
+                Note::new(Weight::Warning, "state of a broker that is not in the list")
+                    .with("broker", origin)
+                    .with("peer", from),
             );
         }
         false
@@ -105,7 +107,8 @@ impl Mesh {
             Taken::Outbid => {
                 let instance = self.topology.own().instance;
                 self.notes.push(
-                    Note::new(Weight::Warning, "somebody with our name was ahead of us; going above it").with("instance", instance),
+                    Note::new(Weight::Warning, "somebody with our name was ahead of us; going above it")
+                        .with("instance", instance),
                 );
                 self.interests.set_instance(instance);
                 self.summaries.set_instance(instance);
@@ -134,7 +137,9 @@ impl Mesh {
             Absorbed::Known => {}
             Absorbed::Gap => self.tell(from, Head::Want(Want { origin: origin.clone(), what })),
             Absorbed::Bad => {
-                self.notes.push(Note::new(Weight::Warning, "a record that means nothing").with("broker", origin).with("peer", from));
+                self.notes.push(
+                    Note::new(Weight::Warning, "a record that means nothing").with("broker", origin).with("peer", from),
+                );
             }
         }
     }
@@ -161,6 +166,7 @@ impl Mesh {
         let have = |record: &LinkState| {
             let have = Have {
                 link_state: (record.instance, record.sequence),
+                incarnation: record.incarnation,
                 interest: self.interests.have(&record.origin),
                 summary: self.summaries.have(&record.origin),
             };
@@ -173,6 +179,10 @@ impl Mesh {
     fn fill_gaps(&mut self, to: &BrokerName, theirs: &Digest) {
         for (origin, ours) in self.digest().have {
             let theirs = theirs.have.get(&origin).copied().unwrap_or_default();
+            // Equal versions of two lives: one of them is a second broker with that name, and both sides must learn of it.
+            if ours.link_state == theirs.link_state && ours.incarnation != theirs.incarnation {
+                self.send_record(to, &origin, Record::LinkState);
+            }
             for (what, ours, theirs) in [
                 (Record::LinkState, ours.link_state, theirs.link_state),
                 (Record::Interest, ours.interest, theirs.interest),

@@ -178,8 +178,7 @@ pub(super) mod tests {
     }
 
     /// ```text
-    ///   a --- b --> c     e --- f        a and g are there only by name
-    ///    \___/ cost 5
+    ///   a --0/5-- b ---> c      e --0/max-- f      c does not list b; a lists itself and g, which has no record
     /// ```
     #[test]
     fn an_edge_counts_if_both_ends_list_it_and_costs_what_the_dearer_end_says() {

@@ -32,7 +32,7 @@ pub const ALL_TOPICS: &str = "/topic/>";
 pub struct Interests {
     me: BrokerName,
     own: Wants,
-    /// Something of this life has been given out as a delta can build on it.
+    /// `set_own` has given out a whole under this instance, so that a delta can build on it.
     is_said: bool,
     others: HashMap<BrokerName, Wants>,
 }

@@ -6,6 +6,7 @@
 mod flood;
 pub mod graph;
 pub mod interest;
+mod known;
 pub mod lanes;
 mod neighbours;
 pub mod routes;
@@ -243,7 +244,8 @@ impl Mesh {
                 nodes: self.summaries.whole(broker).map(|summary| summary.nodes),
             };
             if !self.reaches(broker) {
-                let text = if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
+                let text =
+                    if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
                 audience.without.push(missing(Why::Unreachable, text.to_owned()));
             } else if text.as_ref().is_some_and(|to| !self.routes.lets_pass(broker, to)) {
                 let text = "a link on the way does not let this destination pass";

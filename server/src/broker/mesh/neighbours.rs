@@ -82,7 +82,11 @@ impl Mesh {
         let name = hello.name.clone();
         if let Some(refusal) = self.unwelcome(&name, hello.incarnation, hello.instance, nonce, peer, now) {
             self.notes.push(
-                Note::new(Weight::Warning, "link refused").with("broker", &name).with("peer", peer).with("code", refusal.code).with("reason", &refusal.text),
+                Note::new(Weight::Warning, "link refused")
+                    .with("broker", &name)
+                    .with("peer", peer)
+                    .with("code", refusal.code)
+                    .with("reason", &refusal.text),
             );
             outbox.close(Some(refusal));
             return;
@@ -138,7 +142,10 @@ impl Mesh {
         }
         let old = self.neighbours.get(name)?;
         if old.incarnation != incarnation && now.saturating_sub(old.heard) < ALIVE {
-            let text = format!("{name} is in use: it is linked from {} and alive, and now another one comes from {peer}", old.peer);
+            let text = format!(
+                "{name} is in use: it is linked from {} and alive, and now another one comes from {peer}",
+                old.peer
+            );
             self.alarms.insert(alarm_of(name), text.clone());
             return Some(Refusal::new(Code::NameInUse, text));
         }

@@ -293,10 +293,13 @@ mod tests {
     }
 
     /// ```text
+    ///         e
+    ///         |
     ///   a --- b --- d      b is about to stop; e has no other way
-    ///    \     \   /
-    ///     \     e  /
-    ///      --9-- c
+    ///    \         /
+    ///     9       /
+    ///      \     /
+    ///       -- c
     /// ```
     #[test]
     fn a_draining_broker_is_an_end_and_never_on_the_way() {

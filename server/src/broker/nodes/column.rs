@@ -32,6 +32,8 @@ pub(super) struct Column {
     /// Rows that have none, or several values here: where there are none of these, every present row has exactly one
     /// value, and "all but the others" is a union's complement.
     pub(super) uneven: u64,
+    /// Rows where the path is present without any value.
+    pub(super) bare: u64,
     values: Vec<Option<(Scalar, Rows)>>,
     free: Vec<u32>,
     /// For each row its value's number, [`NO_VALUE`] or [`SEVERAL`], so that a predicate over the rows that are left reads
@@ -81,6 +83,25 @@ impl Column {
     /// All values that some row has, by number.
     pub(super) fn values(&self) -> impl Iterator<Item = &(Scalar, Rows)> {
         self.values.iter().flatten()
+    }
+
+    /// All values that some row has: booleans, numbers in order, texts.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Scalar> {
+        self.ids.keys()
+    }
+
+    /// The least and the greatest number.
+    pub(super) fn number_span(&self) -> Option<(&Scalar, &Scalar)> {
+        let mut numbers =
+            self.ids.range((Bound::Excluded(Scalar::Bool(true)), Bound::Excluded(text("")))).map(|(n, _)| n);
+        let least = numbers.next()?;
+        Some((least, numbers.next_back().unwrap_or(least)))
+    }
+
+    /// Whether some value is a boolean or a text.
+    pub(super) fn has_other_than_numbers(&self) -> bool {
+        let ends = [self.ids.first_key_value(), self.ids.last_key_value()];
+        ends.into_iter().flatten().any(|(value, _)| !matches!(value, Scalar::Number(_)))
     }
 
     /// For each row its value's number; only where every present row has exactly one.

@@ -12,10 +12,10 @@ use super::rows::Row;
 
 /// The columns of classes and modules, which are sets of texts as a list fact is.
 pub(super) const CLASSES: u32 = 0;
-const MODULES: u32 = 1;
+pub(super) const MODULES: u32 = 1;
 
 /// Joins the segments of a path as a key; fact names hold no control characters.
-const SEPARATOR: char = '\u{1f}';
+pub(super) const SEPARATOR: char = '\u{1f}';
 
 /// What the index knows of a node.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,7 @@ type Entry = (u32, u32);
 pub struct Index {
     pub(super) rows: RoaringBitmap,
     pub(super) columns: Vec<Column>,
-    paths: HashMap<Arc<str>, u32>,
+    pub(super) paths: HashMap<Arc<str>, u32>,
     /// For each column its key in `paths`.
     keys: Vec<Arc<str>>,
     free: Vec<u32>,
@@ -302,8 +302,10 @@ impl Index {
     fn note_presence(&mut self, row: Row, number: u32, before: &[Entry], after: &[Entry]) {
         let uneven =
             |entries: &[Entry]| !entries.is_empty() && entries.iter().filter(|(_, id)| *id != NO_VALUE).count() != 1;
+        let bare = |entries: &[Entry]| !entries.is_empty() && entries.iter().all(|(_, id)| *id == NO_VALUE);
         let row_end = self.row_end();
         let column = &mut self.columns[number as usize];
+        column.bare = column.bare + u64::from(bare(after)) - u64::from(bare(before));
         column.uneven = column.uneven + u64::from(uneven(after)) - u64::from(uneven(before));
         match (before.is_empty(), after.is_empty()) {
             (true, false) => {

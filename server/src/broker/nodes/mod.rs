@@ -5,10 +5,13 @@ mod index;
 mod matching;
 mod registry;
 mod rows;
+mod summarise;
 
 pub use index::{Described, Index, Report};
 pub use registry::{Departed, Generation, Memory, Node, Nodes, Whole, shown};
 pub use rows::Row;
 
 #[cfg(test)]
-mod tests;
+pub(super) use summarise::Bounds;
+#[cfg(test)]
+pub(super) mod tests;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_protocol::facts::{Facts, Path, Scalar, ScalarRef};
 use muster_protocol::filter::examples::EXAMPLES;
 use muster_protocol::filter::{Document, Filter, Ternary};
+use muster_protocol::message::BrokerName;
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
 use serde_json::{Value, json};
@@ -14,20 +15,20 @@ use super::*;
 
 /// A node as the registry would keep it.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Node {
-    facts: Facts,
-    classes: BTreeSet<String>,
-    modules: BTreeMap<String, String>,
+pub(in crate::broker) struct Node {
+    pub(in crate::broker) facts: Facts,
+    pub(in crate::broker) classes: BTreeSet<String>,
+    pub(in crate::broker) modules: BTreeMap<String, String>,
 }
 
 impl Node {
-    fn new(facts: Value, classes: &[&str]) -> Node {
+    pub(in crate::broker) fn new(facts: Value, classes: &[&str]) -> Node {
         let facts = Facts::from_value(facts).unwrap();
         let modules = BTreeMap::from([("node".to_owned(), "00".to_owned())]);
         Node { facts, classes: classes.iter().map(|class| class.to_string()).collect(), modules }
     }
 
-    fn described(&self) -> Described<'_> {
+    pub(in crate::broker) fn described(&self) -> Described<'_> {
         Described { facts: &self.facts, classes: &self.classes, modules: &self.modules }
     }
 }
@@ -188,7 +189,7 @@ fn facts() -> impl Strategy<Value = Value> {
     prop::collection::btree_map("[abc]", value, 0..4).prop_map(|m| Value::Object(m.into_iter().collect()))
 }
 
-fn node() -> impl Strategy<Value = Node> {
+pub(in crate::broker) fn node() -> impl Strategy<Value = Node> {
     let classes = prop::sample::subsequence(vec!["web", "db", "x"], 0..=3);
     let modules = prop::sample::subsequence(vec!["service", "node"], 0..=2);
     (facts(), classes, modules).prop_map(|(facts, classes, modules)| Node {
@@ -197,7 +198,7 @@ fn node() -> impl Strategy<Value = Node> {
     })
 }
 
-fn filter() -> impl Strategy<Value = String> {
+pub(in crate::broker) fn filter() -> impl Strategy<Value = String> {
     let path = || prop::sample::select(vec!["a", "b", "c", "a.a", "a.b", "b.a", "c.b.a", "d"]);
     let op = prop::sample::select(vec!["=", "!=", "<", "<=", ">", ">="]);
     let value = || {
@@ -280,6 +281,14 @@ proptest! {
         prop_assert_eq!(paths(&index), paths(&fresh));
         for path in paths(&fresh).keys() {
             prop_assert_eq!(index.report(path, index.rows()), fresh.report(path, fresh.rows()));
+        }
+        let summary = index.summarise(&BrokerName::parse("a").unwrap());
+        prop_assert_eq!(&summary, &fresh.summarise(&BrokerName::parse("a").unwrap()));
+        prop_assert_eq!(summary.paths.len(), paths(&fresh).len());
+        for (path, known) in &summary.paths {
+            let (report, known) = (index.report(&Path::parse(path).unwrap(), index.rows()), known.as_ref().unwrap());
+            prop_assert_eq!((known.bare, known.lacking), (report.without_value > 0, report.missing > 0), "{}", path);
+            prop_assert_eq!(known.values.as_ref().map(Vec::len), Some(report.values.len()), "{}", path);
         }
         for module in ["service", "node"] {
             let having = nodes.iter().filter(|(_, node)| node.modules.contains_key(module));
