@@ -128,14 +128,24 @@ pub enum DialError {
     },
 }
 
-/// Connects to one broker: TCP and TLS together within `limit`.
+/// Connects to one broker: TCP and TLS together within `limit`. Its certificate must be for the host that is dialled.
 pub async fn connect(address: &Address, tls: &Arc<ClientConfig>, limit: Duration) -> Result<Stream, DialError> {
+    connect_as(address, address.host(), tls, limit).await
+}
+
+/// As [`connect`], but the certificate must be for `name`, whatever address is dialled: a broker is its name, not its address.
+pub async fn connect_as(
+    address: &Address,
+    name: &str,
+    tls: &Arc<ClientConfig>,
+    limit: Duration,
+) -> Result<Stream, DialError> {
     let attempt = async {
         let failed = |cause| DialError::Connect { address: address.clone(), cause };
         let tcp = TcpStream::connect((address.host(), address.port())).await.map_err(failed)?;
         harden(&tcp).map_err(failed)?;
         let not_tls = |cause| DialError::Tls { address: address.clone(), cause };
-        let name = ServerName::try_from(address.host().to_owned())
+        let name = ServerName::try_from(name.to_owned())
             .map_err(|e| not_tls(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
         TlsConnector::from(tls.clone()).connect(name, tcp).await.map_err(not_tls)
     };

@@ -1,7 +1,10 @@
 //! Where do TLS configurations come from? Certificates and keys from files, errors that name the file.
 //!
-//! rustls with aws-lc-rs: TLS 1.3, and 1.2 for clients that have nothing newer. Names are always verified.
+//! rustls with aws-lc-rs: TLS 1.3, and 1.2 for clients that have nothing newer. Names are always verified. Between brokers both
+//! sides show a certificate, and there is nothing but TLS 1.3.
 
+use rustls::client::Resumption;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -54,10 +57,7 @@ pub enum TlsError {
 
 /// How a client verifies brokers: against the CA certificates in `ca`, with the name or address that it dialled.
 pub fn client_config(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
-        roots.add(certificate).map_err(|e| TlsError::Config { file: ca.to_owned(), cause: e.to_string() })?;
-    }
+    let roots = roots(ca)?;
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| TlsError::Config { file: ca.to_owned(), cause: e.to_string() })?
@@ -68,11 +68,7 @@ pub fn client_config(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
 
 /// How a broker presents itself: the chain in `certificate`, the key in `key` (refused if others can read it).
 pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificates(certificate)?;
-    check_validity(certificate, &chain)?;
-    refuse_exposed(key)?;
-    let secret =
-        PrivateKeyDer::from_pem_file(key).map_err(|e| TlsError::Read { file: key.to_owned(), cause: pem_cause(&e) })?;
+    let (chain, secret) = own(certificate, key)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| TlsError::Config { file: certificate.to_owned(), cause: e.to_string() })?
@@ -84,6 +80,77 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
     Ok(Arc::new(config))
 }
 
+/// The accepting side of a link between brokers: whoever connects must show a certificate of the CA that may be a client's.
+/// Whose it is must be checked afterwards, with [`Identity::of`].
+pub fn link_server_config(certificate: &Path, key: &Path, ca: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let wrong = |file: &Path, cause: String| TlsError::Config { file: file.to_owned(), cause };
+    let (chain, secret) = own(certificate, key)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider())
+        .build()
+        .map_err(|e| wrong(ca, e.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| wrong(certificate, e.to_string()))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, secret)
+        .map_err(|e| wrong(key, e.to_string()))?;
+    // Links last for weeks: a whole handshake each time costs nothing, and checks the certificate each time.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+/// The dialling side of a link: it presents the broker's own certificate, and verifies the other's with the name that
+/// [`crate::dial::connect_as`] is given.
+pub fn link_client_config(certificate: &Path, key: &Path, ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let wrong = |file: &Path, cause: String| TlsError::Config { file: file.to_owned(), cause };
+    let (chain, secret) = own(certificate, key)?;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| wrong(certificate, e.to_string()))?
+        .with_root_certificates(roots(ca)?)
+        .with_client_auth_cert(chain, secret)
+        .map_err(|e| wrong(key, e.to_string()))?;
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// For whom a certificate was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its DNS names.
+    pub names: Vec<String>,
+    /// Whether it may be shown by whoever accepts connections and by whoever makes them: a broker does both.
+    pub is_broker: bool,
+}
+
+impl Identity {
+    /// What a certificate says; the error is the parser's.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Identity, String> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|e| e.to_string())?;
+        let names = match parsed.subject_alternative_name().map_err(|e| e.to_string())? {
+            Some(names) => names.value.general_names.iter().filter_map(dns_name).collect(),
+            None => Vec::new(),
+        };
+        let usage = parsed.extended_key_usage().map_err(|e| e.to_string())?;
+        Ok(Identity { names, is_broker: usage.is_some_and(|usage| usage.value.server_auth && usage.value.client_auth) })
+    }
+
+    /// What the first certificate of a file says.
+    pub fn in_file(certificate: &Path) -> Result<Identity, TlsError> {
+        let chain = certificates(certificate)?;
+        let first = chain.first().ok_or_else(|| TlsError::Empty(certificate.to_owned()))?;
+        Identity::of(first).map_err(|cause| TlsError::Config { file: certificate.to_owned(), cause })
+    }
+}
+
+fn dns_name(name: &x509_parser::extensions::GeneralName<'_>) -> Option<String> {
+    match name {
+        x509_parser::extensions::GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    }
+}
+
 /// Until when the first certificate of the file is valid, Unix seconds.
 pub fn valid_until(certificate: &Path) -> Result<i64, TlsError> {
     let chain = certificates(certificate)?;
@@ -92,6 +159,24 @@ pub fn valid_until(certificate: &Path) -> Result<i64, TlsError> {
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn roots(ca: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).map_err(|e| TlsError::Config { file: ca.to_owned(), cause: e.to_string() })?;
+    }
+    Ok(roots)
+}
+
+/// A chain that is valid now, and its key, which nobody else can read.
+fn own(certificate: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let chain = certificates(certificate)?;
+    check_validity(certificate, &chain)?;
+    refuse_exposed(key)?;
+    let secret =
+        PrivateKeyDer::from_pem_file(key).map_err(|e| TlsError::Read { file: key.to_owned(), cause: pem_cause(&e) })?;
+    Ok((chain, secret))
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -1,5 +1,6 @@
 //! How is a running broker steered from its own machine? A unix socket (0600), one JSON object a line each way.
 
+use crate::links::UnknownLink;
 use crate::server::Running;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -18,13 +19,17 @@ const LINE: u64 = 4096;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Command {
     /// Counts, uptime, policy.
     Status,
     /// Read the policy again.
     Reload,
+    /// Take the link to this broker up again.
+    LinkUp(String),
+    /// Take the link to this broker down, until it is taken up or the broker starts again.
+    LinkDown(String),
 }
 
 /// The answer: an object for people and programs, or an error.
@@ -84,11 +89,20 @@ async fn exchange(stream: UnixStream, running: &Running) -> io::Result<()> {
             Ok(text) => Answer::Ok(serde_json::json!({ "reloaded": text })),
             Err(error) => Answer::Error(error.to_string()),
         },
+        Ok(Command::LinkUp(name)) => steered(running.links().up(&name), &name, "up"),
+        Ok(Command::LinkDown(name)) => steered(running.links().down(&name), &name, "down"),
         Err(error) => Answer::Error(format!("not a command: {error}")),
     };
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
     write.write_all(text.as_bytes()).await
+}
+
+fn steered(done: Result<(), UnknownLink>, name: &str, to: &str) -> Answer {
+    match done {
+        Ok(()) => Answer::Ok(serde_json::json!({ "link": name, "taken": to })),
+        Err(error) => Answer::Error(error.to_string()),
+    }
 }
 
 /// Asks the broker that has its socket at `path`.

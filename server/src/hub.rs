@@ -60,6 +60,21 @@ impl Hub {
         (Hub { queue, clock }, tokio::spawn(run(broker, told, clock)))
     }
 
+    /// A hub without a broker: a test hears what it is told.
+    #[cfg(test)]
+    pub(crate) fn overheard() -> (Hub, mpsc::Receiver<Event>) {
+        let (queue, mut told) = mpsc::channel(QUEUE);
+        let (pass, heard) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            while let Some(Told::Event(event)) = told.recv().await {
+                if pass.send(event).await.is_err() {
+                    return;
+                }
+            }
+        });
+        (Hub { queue, clock: Clock::start() }, heard)
+    }
+
     /// Tells the broker what happened; waits while it is busy. False if it has stopped.
     pub async fn tell(&self, event: Event) -> bool {
         self.queue.send(Told::Event(event)).await.is_ok()

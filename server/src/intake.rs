@@ -40,7 +40,7 @@ const CONSUMED: &[&str] = &[
 ];
 
 /// Facts that one find may show.
-const FACTS_MOST: usize = 64;
+pub(crate) const FACTS_MOST: usize = 64;
 
 /// Turns the frames of one session into inputs.
 #[derive(Debug)]
@@ -288,7 +288,7 @@ fn required<'a>(headers: &'a Headers, name: &str) -> Result<&'a str, Refusal> {
     headers.get(name).ok_or_else(|| Refusal::new(Code::BadHeader, format!("{name}: the header is missing")))
 }
 
-fn destination(text: &str) -> Result<Destination, Refusal> {
+pub(crate) fn destination(text: &str) -> Result<Destination, Refusal> {
     Destination::parse(text).map_err(|e| Refusal::new(Code::BadDestination, e.to_string()))
 }
 
@@ -303,15 +303,15 @@ fn reply_queue(text: &str) -> Result<Destination, Refusal> {
     Ok(queue)
 }
 
-fn request_id(text: &str) -> Result<RequestId, Refusal> {
+pub(crate) fn request_id(text: &str) -> Result<RequestId, Refusal> {
     RequestId::parse(text).map_err(|e| Refusal::new(Code::BadHeader, e.to_string()))
 }
 
-fn filter(text: &str) -> Result<Filter, Refusal> {
+pub(crate) fn filter(text: &str) -> Result<Filter, Refusal> {
     Filter::parse(text).map_err(|e| Refusal::new(Code::BadFilter, e.to_string()))
 }
 
-fn fact_path(text: &str) -> Result<Path, Refusal> {
+pub(crate) fn fact_path(text: &str) -> Result<Path, Refusal> {
     Path::parse(text).map_err(|e| Refusal::new(Code::BadBody, e.to_string()))
 }
 
@@ -403,7 +403,7 @@ fn answer(headers: &Headers, event: &str, destination: &Destination, is_request:
     }
 }
 
-fn page(limit: Option<u32>, default: u32) -> Result<usize, Refusal> {
+pub(crate) fn page(limit: Option<u32>, default: u32) -> Result<usize, Refusal> {
     match limit.unwrap_or(default) {
         limit @ 1..=1000 => Ok(limit as usize),
         _ => Err(Refusal::new(Code::BadBody, "limit: expected 1 to 1000")),

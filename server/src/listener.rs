@@ -57,7 +57,7 @@ struct PerAddress {
 pub struct Pending(Arc<Gate>, IpAddr);
 
 /// A place among all connections.
-struct Open(Arc<Gate>, IpAddr);
+pub struct Open(Arc<Gate>, IpAddr);
 
 impl Gate {
     /// Nobody is in yet.
@@ -71,7 +71,7 @@ impl Gate {
         (counts.open, counts.pending)
     }
 
-    fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<(Open, Pending), &'static str> {
+    pub(crate) fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<(Open, Pending), &'static str> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let Counts { pending, open, addresses } = &mut *counts;
         let caps = &self.caps;
@@ -218,14 +218,14 @@ async fn connection(
 }
 
 /// The first bytes, left in place for TLS.
-async fn first_bytes(tcp: &TcpStream) -> io::Result<[u8; 8]> {
+pub(crate) async fn first_bytes(tcp: &TcpStream) -> io::Result<[u8; 8]> {
     let mut first = [0; 8];
     tcp.peek(&mut first).await?;
     Ok(first)
 }
 
 /// What it is, if it is not a TLS handshake record.
-fn not_tls(first: &[u8; 8]) -> Option<&'static str> {
+pub(crate) fn not_tls(first: &[u8; 8]) -> Option<&'static str> {
     const HTTP: [&[u8]; 8] = [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"DELETE ", b"PATCH ", b"PRI * "];
     if first[0] == 0x16 {
         None

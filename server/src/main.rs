@@ -57,6 +57,25 @@ enum CtlCommand {
     Status,
     /// Reads the policy again; a bad one is refused and the last good one stays
     Reload,
+    /// Takes the link to another broker down, or up again
+    Link {
+        #[command(subcommand)]
+        command: LinkCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum LinkCommand {
+    /// Takes the link up again; it is dialled at once
+    Up {
+        /// The other broker
+        name: String,
+    },
+    /// Ends the link; it stays down until it is taken up, or this broker starts again
+    Down {
+        /// The other broker
+        name: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -95,6 +114,8 @@ fn run(command: Command) -> Result<()> {
             let command = match command {
                 CtlCommand::Status => Control::Status,
                 CtlCommand::Reload => Control::Reload,
+                CtlCommand::Link { command: LinkCommand::Up { name } } => Control::LinkUp(name),
+                CtlCommand::Link { command: LinkCommand::Down { name } } => Control::LinkDown(name),
             };
             match runtime()?.block_on(control::ask(&config.control, command))? {
                 Answer::Ok(value) => println!("{}", serde_json::to_string_pretty(&value)?),

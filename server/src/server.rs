@@ -7,11 +7,14 @@ use crate::broker::{Broker, Settings};
 use crate::config::Config;
 use crate::control;
 use crate::hub::Hub;
+use crate::instance::{self, InstanceError};
+use crate::links::{self, LinkError, LinkTls, Links, Me, Setup};
 use crate::listener::{self, Caps, Gate, Speaks};
 use crate::login::Logins;
 use crate::policy::{self, LoadError};
 use crate::session::Shared;
 use muster_protocol::frame::Limits;
+use muster_protocol::message::{BrokerName, IdError};
 use muster_protocol::tls::{self, TlsError};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
@@ -20,7 +23,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -37,6 +40,15 @@ pub enum StartError {
     /// Certificate or key are not acceptable.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The links that it is configured for cannot be.
+    #[error(transparent)]
+    Links(#[from] LinkError),
+    /// The boot counter cannot be raised.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The broker's name is none.
+    #[error("broker.name: {0}")]
+    Name(#[from] IdError),
     /// A port cannot be had.
     #[error("cannot listen on {address}: {cause}; is another broker running?")]
     Listen {
@@ -69,10 +81,13 @@ pub enum StartError {
 pub struct Running {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
+    links: Links,
+    instance: u64,
     policy_file: PathBuf,
     policy: watch::Sender<Arc<Policy>>,
     certificate: PathBuf,
     addresses: Vec<SocketAddr>,
+    link_addresses: Vec<SocketAddr>,
     started: Instant,
     stop: watch::Sender<bool>,
     reloading: tokio::sync::Mutex<()>,
@@ -84,6 +99,7 @@ pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
     let policy = policy::load(&config.policy)?;
     tls::server_config(&config.tls.certificate, &config.tls.key)?;
     tls::refuse_exposed(&config.cluster_key)?;
+    links::check(config, &policy)?;
     Ok(policy)
 }
 
@@ -98,21 +114,23 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         .create(state)
         .map_err(|cause| StartError::State { path: state.clone(), cause })?;
     raise_descriptor_limit(config.limits.connections);
+    let instance = instance::next(state)?;
+    let incarnation = rand::random();
     let (policy, policy_seen) = watch::channel(first.clone());
     let limits = &config.limits;
     let memory = Memory { gone_for: limits.gone_for.as_millis() as u64, gone_most: limits.gone_most };
     let settings = Settings {
-        name: muster_protocol::message::BrokerName::parse(&config.broker.name).unwrap_or_else(|_| unreachable!()),
-        instance: 1,
-        incarnation: 1,
-        born: 1,
+        name: BrokerName::parse(&config.broker.name)?,
+        instance,
+        incarnation,
+        born: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
         subscriptions: limits.subscriptions,
         in_flight: limits.in_flight,
         sessions_per_user: limits.sessions_per_user,
         memory,
     };
     let (hub, hub_task) = Hub::start(Broker::new(settings, first));
-    let logins = Logins::new(policy_seen, hub.clock(), limits.logins(), limits.login_queue);
+    let logins = Logins::new(policy_seen.clone(), hub.clock(), limits.logins(), limits.login_queue);
     let head = limits.max_header.saturating_mul(4).min(limits.max_frame);
     let frames = Limits {
         head,
@@ -142,22 +160,72 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         addresses.push(socket.local_addr().unwrap_or(*address));
         tokio::spawn(listener::listen(socket, speaks, gate.clone(), shared.clone(), stopped.clone()));
     }
+    let (links, link_addresses) =
+        start_links(config, (instance, incarnation), &shared.hub, policy_seen, &stopped).await?;
     let control = control::bind(&config.control).await.map_err(StartError::Control)?;
     let running = Arc::new(Running {
         shared,
         gate,
+        links,
+        instance,
         policy_file: config.policy.clone(),
         policy,
         certificate: config.tls.certificate.clone(),
         addresses,
+        link_addresses,
         started: Instant::now(),
         stop,
         reloading: tokio::sync::Mutex::default(),
         hub_task: tokio::sync::Mutex::new(hub_task),
     });
     tokio::spawn(control::serve(control, running.clone(), stopped));
-    tracing::info!(broker = %config.broker.name, addresses = ?running.addresses, "ready");
+    tracing::info!(broker = %config.broker.name, addresses = ?running.addresses, links = ?running.link_addresses, instance, "ready");
     Ok(running)
+}
+
+/// Binds the ports for links and starts dialling. A broker without links gets no listener and dials nobody.
+async fn start_links(
+    config: &Config,
+    (instance, incarnation): (u64, u64),
+    hub: &Hub,
+    policy: watch::Receiver<Arc<Policy>>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(Links, Vec<SocketAddr>), StartError> {
+    let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
+    for address in &config.listen.links {
+        let socket =
+            TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address: *address, cause })?;
+        addresses.push(socket.local_addr().unwrap_or(*address));
+        sockets.push(socket);
+    }
+    let (files, limits) = (&config.tls, &config.limits);
+    let at: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    let setup = Setup {
+        me: Me {
+            name: BrokerName::parse(&config.broker.name)?,
+            cluster: config.broker.cluster.clone(),
+            instance,
+            incarnation,
+            max_body: limits.max_frame as u64,
+            at: if at.is_empty() { "(it does not listen for links)".into() } else { at.join(", ") },
+        },
+        links: config.link.clone(),
+        tls: if config.link.is_empty() && sockets.is_empty() {
+            None
+        } else {
+            Some(LinkTls::load(&files.certificate, &files.key, &files.ca)?)
+        },
+        outbox: limits.link_outbox,
+        stall: links::STALL,
+        caps: Caps {
+            pending: limits.pending,
+            pending_per_address: limits.pending_per_address,
+            connections: limits.connections,
+            connections_per_address: 0,
+            login_time: limits.login_time,
+        },
+    };
+    Ok((Links::start(setup, sockets, hub.clone(), policy, stopped), addresses))
 }
 
 /// Takes all descriptors that the system grants, and says so if they are fewer than the configuration promises.
@@ -212,6 +280,16 @@ impl Running {
         &self.addresses
     }
 
+    /// Where it listens for links, ports filled in.
+    pub fn link_addresses(&self) -> &[SocketAddr] {
+        &self.link_addresses
+    }
+
+    /// Its links.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
     /// Reads the policy again: the new one holds for everybody at once, or the old one stays.
     pub async fn reload(&self) -> Result<String, LoadError> {
         // One at a time: what was read last is what holds.
@@ -248,7 +326,11 @@ impl Running {
         let valid_until = tls::valid_until(&self.certificate).ok();
         json!({
             "broker": self.shared.name,
+            "instance": self.instance,
             "addresses": self.addresses,
+            "link_addresses": self.link_addresses,
+            "links": self.links.status(),
+            "alarms": self.links.alarms(),
             "uptime_s": self.started.elapsed().as_secs(),
             "connections": connections,
             "logging_in": pending,
@@ -270,6 +352,8 @@ impl Running {
         if tokio::time::timeout(DRAIN, gone).await.is_err() {
             tracing::warn!(connections = self.gate.counts().0, "some connections did not end in time");
         }
+        // After the sessions: their last answers may still have had to cross a link.
+        self.links.stop().await;
         self.shared.hub.stop().await;
     }
 }

@@ -121,6 +121,11 @@ impl LinkOutbox {
         wake(lanes);
     }
 
+    /// Whether [`LinkOutbox::close`] has been called: a writer that is stuck in a body must come to its end too.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.0).closed
+    }
+
     /// Bytes that wait in the data lane.
     pub fn backlog(&self) -> usize {
         lock(&self.0).bytes

@@ -1,0 +1,174 @@
+//! Who may link to us? Accepts connections of brokers, bounds those that have not said HELLO, does TLS and HELLO in their own task.
+
+use super::identity::Caller;
+use super::link::{self, Met, clean};
+use super::roster::Trouble;
+use super::wire::{Broken, LINGER, Reader, Writer, cause_of, halves, linger};
+use super::{Shared, certificate_of};
+use crate::listener::{Pending, first_bytes, not_tls};
+use futures_util::FutureExt;
+use muster_protocol::dial::harden;
+use muster_protocol::error::{Code, Refusal};
+use muster_protocol::link::Hello;
+use muster_protocol::message::shown;
+use rustls::ServerConfig;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Accepts until `stop` says so.
+pub(super) async fn listen(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((tcp, peer)) => admit(tcp, peer, &tls, &shared),
+            Err(error) => {
+                // Out of descriptors or memory: the listener lives, and does not spin.
+                tracing::warn!(target: "muster::links", %error, "cannot accept; trying again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn admit(tcp: TcpStream, peer: SocketAddr, tls: &Arc<ServerConfig>, shared: &Arc<Shared>) {
+    match shared.gate.enter(peer.ip()) {
+        Ok((open, pending)) => {
+            let (tls, shared) = (TlsAcceptor::from(tls.clone()), shared.clone());
+            tokio::spawn(async move {
+                let _open = open;
+                let connection = AssertUnwindSafe(connection(tcp, peer, tls, &shared, pending));
+                if connection.catch_unwind().await.is_err() {
+                    tracing::error!(target: "muster::links", peer = %peer.ip(), "a connection ended in a panic");
+                }
+            });
+        }
+        // Dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.
+        Err(reason) => shared.stranger(peer, reason),
+    }
+}
+
+async fn connection(tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, shared: &Arc<Shared>, pending: Pending) {
+    let deadline = Instant::now() + shared.hello_time;
+    if let Err(error) = harden(&tcp) {
+        return tracing::debug!(target: "muster::links", %error, "socket options");
+    }
+    let Some(tls) = handshake(tcp, peer, &tls, shared, deadline).await else { return };
+    let (reader, writer) = halves(tls.0, shared.stall);
+    Box::pin(greet(reader, writer, tls.1, peer, shared, deadline, pending)).await;
+}
+
+type Certificate = rustls::pki_types::CertificateDer<'static>;
+
+/// TLS, with the certificate that was shown.
+async fn handshake(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    tls: &TlsAcceptor,
+    shared: &Shared,
+    deadline: Instant,
+) -> Option<(TlsStream<TcpStream>, Option<Certificate>)> {
+    let silent = "nothing came in time; a broker begins with TLS";
+    match timeout_at(deadline, first_bytes(&tcp)).await {
+        Ok(Ok(first)) => {
+            if let Some(what) = not_tls(&first) {
+                shared.stranger(peer, &format!("this port is for links between brokers; what came is {what}"));
+                return None;
+            }
+        }
+        Ok(Err(error)) => {
+            shared.stranger(peer, &cause_of(&error));
+            return None;
+        }
+        Err(_) => {
+            shared.stranger(peer, silent);
+            return None;
+        }
+    }
+    match timeout_at(deadline, tls.accept(tcp).into_fallible()).await {
+        Ok(Ok(tls)) => {
+            let certificate = certificate_of(tls.get_ref().1.peer_certificates());
+            Some((tls, certificate))
+        }
+        Ok(Err((error, mut tcp))) => {
+            let text = format!("{}; brokers link with certificates of the cluster's CA", cause_of(&error));
+            shared.stranger(peer, &text);
+            // What says why has been sent; a reset must not overtake it.
+            let drain = async {
+                tcp.shutdown().await?;
+                let mut sink = [0; 256];
+                while tcp.read(&mut sink).await? > 0 {}
+                std::io::Result::Ok(())
+            };
+            let _ = timeout(LINGER, drain).await;
+            None
+        }
+        Err(_) => {
+            shared.stranger(peer, "TLS was not done in time");
+            None
+        }
+    }
+}
+
+/// The dialling side speaks first. Ours is said once theirs is found good, so that whoever is refused never takes the link for
+/// open, not even for a moment.
+async fn greet(
+    mut reader: Reader<TlsStream<TcpStream>>,
+    mut writer: Writer<TlsStream<TcpStream>>,
+    certificate: Option<Certificate>,
+    peer: SocketAddr,
+    shared: &Arc<Shared>,
+    deadline: Instant,
+    pending: Pending,
+) {
+    let (hello, refusal) = match timeout_at(deadline, reader.hello()).await {
+        Ok(Ok(hello)) => {
+            let caller = Caller { certificate: certificate.as_ref(), address: peer.ip(), dialled: None };
+            let refusal = shared.weigh(&hello, &caller).err();
+            (Some(hello), refusal)
+        }
+        Ok(Err(Broken::Frame(refusal))) => (None, Some(refusal)),
+        Ok(Err(Broken::Closed(reason))) => return shared.stranger(peer, &format!("no HELLO: {reason}")),
+        Ok(Err(Broken::Refused(refused))) => {
+            let text = format!("it refuses: {}: {}", shown(&refused.code), clean(&refused.text));
+            return shared.stranger(peer, &text);
+        }
+        Err(_) => (None, Some(Refusal::new(Code::AuthTimeout, "no HELLO in time"))),
+    };
+    let now = shared.hub.clock().now();
+    let Some(hello) = hello.filter(|_| refusal.is_none()) else {
+        if let Some(refusal) = refusal {
+            shared.stranger(peer, &refusal.to_string());
+            writer.last_word(&refusal).await;
+        }
+        return linger(reader, writer).await;
+    };
+    let ours = shared.hello(now.unix);
+    let nonce = ours.nonce.wrapping_add(hello.nonce);
+    writer.control(&muster_protocol::link::Head::Hello(ours), None);
+    match timeout_at(deadline, writer.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return failed(shared, &hello, &cause_of(&error)),
+        Err(_) => return failed(shared, &hello, "our HELLO was not read in time"),
+    }
+    link::run(shared, reader, writer, Met { hello, nonce, address: peer }, pending).await;
+}
+
+fn failed(shared: &Shared, hello: &Hello, text: &str) {
+    shared.roster.failed(&hello.name, Trouble::failure(text), shared.hub.clock().now().unix);
+}

@@ -1,0 +1,74 @@
+//! Does an operator's word hold, and does the broker come to its end?
+
+use super::*;
+
+#[tokio::test]
+async fn a_link_that_is_taken_down_stays_down_until_it_is_taken_up() {
+    let world = World::new();
+    let mut noc1 = plan("noc1").start(&world).await;
+    let mut dc1 = Plan { links: vec![link("noc1", noc1.address)], ..plan("dc1") }.start(&world).await;
+    noc1.opened().await;
+    dc1.opened().await;
+    // At the accepting side: the link ends, and the dialler is refused.
+    noc1.links.down("dc1").unwrap();
+    noc1.links.down("dc1").unwrap();
+    assert!(noc1.closed().await.starts_with("link-down: an operator took the link to dc1 down at noc1"));
+    assert!(dc1.closed().await.contains("link-down"));
+    dc1.until("a refusal", |side| side.status("noc1").last_error.is_some_and(|e| e.contains("it refuses: link-down")))
+        .await;
+    let status = noc1.status("dc1");
+    assert_eq!((status.state, status.admin_down), (LinkState::Down, true));
+    assert_eq!(dc1.status("noc1").state, LinkState::Refused);
+    noc1.links.up("dc1").unwrap();
+    noc1.opened().await;
+    dc1.opened().await;
+    // At the dialling side: it does not dial; taken up it does at once.
+    dc1.links.down("noc1").unwrap();
+    assert!(noc1.closed().await.contains("an operator took the link to noc1 down at dc1"));
+    assert!(dc1.closed().await.starts_with("link-down"));
+    dc1.links.up("noc1").unwrap();
+    noc1.opened().await;
+    dc1.opened().await;
+    assert_eq!(dc1.status("noc1").state, LinkState::Up);
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_an_error_that_lists_the_others() {
+    let world = World::new();
+    let noc1 = plan("noc1").start(&world).await;
+    let error = noc1.links.down("dc7").unwrap_err().to_string();
+    assert_eq!(error, "there is no broker `dc7` to link; there is: dc1, noc2");
+    assert!(noc1.links.up("noc1").is_err());
+    // One of the list that was never seen can be taken down before it comes.
+    noc1.links.down("noc2").unwrap();
+    let mut raw = dial_with(&world, &world.broker("noc2"), &noc1, "noc1").await;
+    raw.say(&Head::Hello(hello("noc2"))).await;
+    assert_eq!(raw.refused().await.code, "link-down");
+}
+
+#[tokio::test]
+async fn stopping_ends_all_links_with_a_word() {
+    let world = World::new();
+    let mut noc1 = plan("noc1").start(&world).await;
+    let (mut raw, _opened) = good(&world, &mut noc1).await;
+    let listening = tokio::spawn(async move { raw.refused().await });
+    timeout(LIMIT, noc1.links.stop()).await.expect("in bounded time");
+    assert_eq!(listening.await.unwrap().code, "draining");
+    assert!(noc1.closed().await.starts_with("draining"));
+}
+
+#[tokio::test]
+async fn a_neighbour_that_comes_back_is_dialled_until_it_is_there() {
+    let world = World::new();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let dc1 = Plan { links: vec![link("noc1", free)], ..plan("dc1") }.start(&world).await;
+    dc1.until("an error", |side| side.status("noc1").last_error.is_some_and(|e| e.contains("refused"))).await;
+    let files = world.broker("noc1");
+    let tls = tls::link_server_config(&files.certificate, &files.key, &world.ca()).unwrap();
+    let listener = TcpListener::bind(free).await.unwrap();
+    let (tcp, _) = timeout(LIMIT, listener.accept()).await.expect("another try").unwrap();
+    let mut raw = Raw::new(tokio_rustls::TlsAcceptor::from(tls).accept(tcp).await.unwrap());
+    assert_eq!(raw.greeted().await.name, name("dc1"));
+    raw.say(&Head::Hello(hello("noc1"))).await;
+    dc1.until("up", |side| side.status("noc1").state == LinkState::Up).await;
+}
