@@ -321,6 +321,8 @@ impl Running {
                 "requests": broker.requests_under_way(),
                 "delivered": broker.sessions().delivered(),
                 "counters": broker.counters(),
+                "mesh": broker.mesh().answer(),
+                "forwarding": broker.mesh().counters(),
             })
         });
         let valid_until = tls::valid_until(&self.certificate).ok();
