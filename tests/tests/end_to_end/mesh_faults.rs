@@ -69,7 +69,9 @@ fn a_broker_that_is_killed_is_named_at_once_and_comes_back() {
     assert!(begun.elapsed() < NOTICED, "{:?}: {account:#?}", begun.elapsed());
     assert_accounted(&account, &places);
     assert_eq!(account.in_state("ok"), ids(&nodes, &["noc1", "dc2"]), "{account:#?}");
-    assert_eq!(account.missing.get("dc1").map(String::as_str), Some("unreachable"), "{account:#?}");
+    // Who was asked and can be heard of no more is lost, by name and with the broker's.
+    assert_eq!(account.in_state("lost"), places["dc1"], "{account:#?}");
+    assert!(account.events.iter().any(|event| event.contains("broker dc1")), "{account:#?}");
     let crew = Crew::of(nodes.into_values().flatten());
     // From now on it is known to be away, and nobody waits for it.
     cluster.until_settled();

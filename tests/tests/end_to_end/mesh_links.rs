@@ -51,9 +51,12 @@ fn assert_intact(cluster: &Cluster) {
     for (number, at) in (1..).zip(cluster.names()) {
         crew.join(cluster.nodes(&at, "node-acme", [number]));
     }
+    let names = cluster.names();
+    let counts: Vec<(&str, u64)> = names.iter().map(|at| (at.as_str(), 1)).collect();
+    cluster.until_nodes(&counts);
     for at in cluster.names() {
         let mut operator = cluster.operator(&at);
-        until(&format!("{at} knows all nodes"), || (operator.find("has n").len() == crew.ids().len()).then_some(()));
+        assert_eq!(operator.find("has n").len(), crew.ids().len(), "{at} knows all nodes");
         operator.send(request("prod.node.ping", "intact", "has n"));
         let account = Account::of(&mut operator, "intact");
         account.assert_exact();
