@@ -170,7 +170,7 @@ start_all() {
         fail "the brokers did not link; the ends of their logs are above"
     fi
     for name in $(agent_names); do start_agent "$name"; done
-    if ! wait_until 90 connected 9; then
+    if ! wait_until 90 known 9; then
         for name in $(agent_names); do tail -n 5 "$folder/$name.log" >&2; done
         fail "the agents did not register within 90 s; the ends of their logs are above"
     fi
@@ -208,7 +208,11 @@ operator() {
 
 mesh_is_whole() { operator alice mesh </dev/null; }
 
-connected() { [ "$(operator alice find --all --count </dev/null 2>/dev/null)" = "$1" ]; }
+# known COUNT: whether so many nodes are connected, and noc1 has heard of all of them.
+known() {
+    [ "$(operator alice find --all --count </dev/null 2>/dev/null)" = "$1" ] || return 1
+    [ "$(operator alice mesh </dev/null 2>/dev/null | awk '$2 == "here" || $2 == "reachable" { sum += $4 } END { print sum + 0 }')" = "$1" ]
+}
 
 # ---- telling ----
 
