@@ -5,7 +5,6 @@
 
 mod aged;
 pub mod codec;
-mod scan;
 #[cfg(test)]
 mod strategies;
 

@@ -9,11 +9,13 @@
 //!
 //! Between the pieces of a body frames without one may come, and nothing else.
 
-use super::{Head, MAX_HEAD, PIECE, scan};
+mod scan;
+
+use super::{Head, MAX_HEAD, PIECE};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Serialize;
 
-pub use super::scan::MAX_DEPTH;
+pub use scan::MAX_DEPTH;
 
 /// Bytes of the two numbers before each unit.
 const PREFIX: usize = 8;

@@ -154,6 +154,8 @@ impl Broker {
         let identity = Identity { instance: settings.instance, incarnation: settings.incarnation, born: settings.born };
         let mut mesh = Mesh::new(settings.name.clone(), identity);
         mesh.set_list(policy.brokers().keys().cloned(), 0);
+        // Said from the start: while nothing is known of this life, everything is sent here.
+        mesh.set_interest(BTreeSet::new());
         Broker {
             nodes: Nodes::new(settings.name.as_str(), settings.memory),
             mesh,
@@ -412,3 +414,6 @@ impl Lane {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod simulation;

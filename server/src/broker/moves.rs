@@ -55,9 +55,11 @@ impl Moves {
 
     /// What a broker is to be told now, if something new is there and nothing is on its way.
     pub fn news_for(&mut self, broker: &BrokerName, now: u64) -> Option<Present> {
-        let last = *self.log.last_key_value()?.0;
+        let last = self.log.last_key_value().map_or(0, |(number, _)| *number);
         let known = self.told.get(broker).map_or(0, |told| told.acknowledged);
         if last <= known {
+            // What was on its way is about nodes that have left since: there is nothing to say again.
+            self.told.entry(broker.clone()).and_modify(|told| told.again_at = None);
             return None;
         }
         let told = self.told.entry(broker.clone()).or_default();

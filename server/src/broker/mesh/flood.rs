@@ -137,6 +137,10 @@ impl Mesh {
             Absorbed::Known => {}
             Absorbed::Gap => self.tell(from, Head::Want(Want { origin: origin.clone(), what })),
             Absorbed::Bad => {
+                // Of a whole there is no better one to be had.
+                if is_delta(head) {
+                    self.tell(from, Head::Want(Want { origin: origin.clone(), what }));
+                }
                 self.notes.push(
                     Note::new(Weight::Warning, "a record that means nothing").with("broker", origin).with("peer", from),
                 );
@@ -193,5 +197,13 @@ impl Mesh {
                 }
             }
         }
+    }
+}
+
+fn is_delta(head: &Head) -> bool {
+    match head {
+        Head::Interest(record) => record.base.is_some(),
+        Head::Summary(record) => record.base.is_some(),
+        _ => false,
     }
 }

@@ -1,6 +1,7 @@
 //! How does anything leave over a link? Two lanes that never make the broker wait: control, coalesced, before data, bounded.
 
-use super::weight::weight;
+mod weight;
+
 use bytes::Bytes;
 use muster_protocol::error::Refusal;
 use muster_protocol::link::{Head, Record};
@@ -8,6 +9,7 @@ use muster_protocol::message::BrokerName;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use weight::weight;
 
 /// Something for the data lane.
 #[derive(Debug, Clone)]

@@ -6,14 +6,12 @@
 mod flood;
 pub mod graph;
 pub mod interest;
-mod known;
 pub mod lanes;
 mod neighbours;
 pub mod routes;
 pub mod seen;
 pub mod summary;
 pub mod topology;
-mod weight;
 
 use super::note::{Note, Weight};
 use bytes::Bytes;
@@ -231,19 +229,21 @@ impl Mesh {
             let record = self.topology.get(broker);
             let instance = record.map_or(0, |record| record.instance);
             let heard = record.is_some();
-            if heard && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
+            // What was last heard of a broker out of reach says nothing of who is connected to it by now.
+            let reaches = self.reaches(broker);
+            if reaches && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
                 continue;
             }
-            if heard && !self.concerns(broker, instance, &asked) {
+            if reaches && !self.concerns(broker, instance, &asked) {
                 continue;
             }
             let missing = |why, text: String| Missing {
                 broker: broker.to_string(),
                 why,
                 text,
-                nodes: self.summaries.whole(broker).map(|summary| summary.nodes),
+                nodes: self.summaries.nodes(broker),
             };
-            if !self.reaches(broker) {
+            if !reaches {
                 let text =
                     if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
                 audience.without.push(missing(Why::Unreachable, text.to_owned()));
@@ -262,7 +262,7 @@ impl Mesh {
         if !*nodes {
             return true;
         }
-        if *also_gone && self.summaries.whole(broker).is_none_or(|summary| summary.restless) {
+        if *also_gone && self.summaries.is_restless(broker, instance) {
             return true;
         }
         self.summaries.decide(broker, instance, *target, *module) != Ternary::No
@@ -274,7 +274,7 @@ impl Mesh {
             broker: broker.to_string(),
             why: Why::Unreachable,
             text: text.to_owned(),
-            nodes: self.summaries.whole(broker).map(|summary| summary.nodes),
+            nodes: self.summaries.nodes(broker),
         }
     }
 
@@ -468,7 +468,7 @@ impl Mesh {
             reach,
             instance: record.map_or(0, |record| record.instance),
             draining: record.is_some_and(|record| record.draining),
-            nodes: self.summaries.whole(name).map(|summary| summary.nodes),
+            nodes: self.summaries.nodes(name),
             path: self.routes.path(name).unwrap_or_default().iter().map(ToString::to_string).collect(),
             cost: self.routes.cost(name),
             links: links.collect(),

@@ -1,7 +1,9 @@
 //! Can a request match at a broker? What is known of the facts of its nodes, asked in three-valued logic.
 
+mod known;
+
 use super::interest::Absorbed;
-use super::known::Known;
+use known::Known;
 use muster_protocol::facts::{Path, ScalarRef};
 use muster_protocol::filter::{Filter, Ternary};
 use muster_protocol::link::{PathSummary, Summary, Words};

@@ -209,6 +209,8 @@ fn changes_travel_as_deltas_until_there_is_a_gap() {
     assert_eq!(ours.take(&fourth), Absorbed::Gap);
     hold(&ours, &[("n = 1", Unknown), ("n = 2", Unknown)]);
     assert_eq!(ours.have(&name("a")), (1, 2), "so that the whole is asked for");
+    let late = Summary { sequence: 3, base: Some(2), ..fourth };
+    assert_eq!(ours.take(&late), Absorbed::Gap, "what it builds on is here, but a newer one has passed already");
     let whole_record = theirs.whole(&name("a")).unwrap();
     assert_eq!((ours.take(&whole_record), ours.take(&whole_record)), (Absorbed::New, Absorbed::Known));
     hold(&ours, &[("n = 3", Yes), ("has third", No)]);

@@ -1,6 +1,6 @@
 //! What is known of the nodes of one broker, and what follows from it for a filter?
 
-use super::summary::{path_bytes, words_bytes};
+use super::{path_bytes, words_bytes};
 use muster_protocol::facts::{Path, ScalarRef};
 use muster_protocol::filter::{Filter, Literal, Lookup, Predicate, Subject, Ternary};
 use muster_protocol::link::{PathSummary, Summary, Words};

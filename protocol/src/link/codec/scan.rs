@@ -1,49 +1,39 @@
 //! Is this one whole MessagePack map, before anybody takes memory for what it announces?
 
-use super::codec::LinkError;
+use super::LinkError;
 
 /// Deepest nesting of maps and lists in a head. The explanation of the deepest filter is below it, and a stack bears it.
 pub const MAX_DEPTH: usize = 288;
 
 /// Checks that `bytes` hold exactly one map, complete and not nested deeper than [`MAX_DEPTH`].
 ///
-/// Each value takes at least a byte, so what announces more values than bytes are left is refused at once, all open lists
-/// counted together: a reader that takes memory for announced lengths takes it for bytes that are there.
+/// Each value takes at least a byte, so a reader that takes memory for announced lengths then takes it for bytes that are there.
 pub(super) fn check_map(bytes: &[u8]) -> Result<(), LinkError> {
     let first = *bytes.first().ok_or(LinkError::Truncated)?;
     if !matches!(first, 0x80..=0x8f | 0xde | 0xdf) {
         return Err(LinkError::NotAMap(first));
     }
     let mut rest = bytes;
-    // How many values are still to come in each open map or list, and in all of them.
+    // How many values are still to come in each map and list that is open.
     let mut open: Vec<u64> = Vec::new();
-    let mut awaited: u64 = 1;
-    while awaited > 0 {
-        while open.last() == Some(&0) {
-            open.pop();
-        }
-        awaited -= 1;
-        if let Some(left) = open.last_mut() {
-            *left -= 1;
-        }
+    loop {
         match step(&mut rest)? {
             Step::Bytes(length) => {
                 rest =
                     usize::try_from(length).ok().and_then(|length| rest.get(length..)).ok_or(LinkError::Truncated)?;
             }
-            Step::Values(count) => {
-                if open.len() == MAX_DEPTH {
-                    return Err(LinkError::TooDeep);
-                }
-                open.push(count);
-                awaited += count;
-            }
+            Step::Values(_) if open.len() == MAX_DEPTH => return Err(LinkError::TooDeep),
+            Step::Values(count) => open.push(count),
         }
-        if awaited > rest.len() as u64 {
-            return Err(LinkError::Truncated);
+        while open.last() == Some(&0) {
+            open.pop();
+        }
+        match open.last_mut() {
+            Some(left) => *left -= 1,
+            None if rest.is_empty() => return Ok(()),
+            None => return Err(LinkError::Trailing(rest.len())),
         }
     }
-    if rest.is_empty() { Ok(()) } else { Err(LinkError::Trailing(rest.len())) }
 }
 
 /// What follows a marker.

@@ -1,6 +1,6 @@
 //! How much room does a frame take while it waits? An estimate: the body, the texts of the head, and something for the rest.
 
-use super::lanes::Freight;
+use super::Freight;
 use muster_protocol::link::{Answer, Ask, Happened, Head, Letter, Load, Said, Word};
 use muster_protocol::request::{Missing, NodeAnswer};
 use serde_json::{Map, Value};
