@@ -290,6 +290,9 @@ impl Cluster {
     /// Stops a broker in the middle of whatever it does; its connections stay.
     pub fn pause(&mut self, name: &str) {
         self[name].signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", self[name].id());
+        // A signal takes its time: what comes before the stop is still dealt with.
+        until(&format!("{name} has stopped"), || std::fs::read_to_string(&stat).ok()?.contains(") T ").then_some(()));
         self.paused.insert(name.to_owned());
     }
 
