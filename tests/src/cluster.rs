@@ -335,14 +335,15 @@ impl Cluster {
         count.as_u64().unwrap_or_else(|| panic!("no counter {counter} in {link}"))
     }
 
-    /// Waits until all brokers that can reach each other agree on the topology, and reach nobody else.
+    /// Waits until all brokers that can reach each other agree on the topology, which is that of the links that are up.
     pub fn until_settled(&self) {
-        let mut last = Vec::new();
         for part in self.parts() {
             let what = format!("{part:?} agree on the mesh");
+            let linked = |ends: &&[String; 2]| ends.iter().all(|end| part.contains(end)) && self.edges[*ends];
+            let links: BTreeSet<[String; 2]> = self.edges.keys().filter(linked).cloned().collect();
             until_within(&what, CALM, || {
-                last = part.iter().filter_map(|name| self.mesh(name)).collect();
-                agree(&last, &part).then_some(())
+                let answers: Vec<Value> = part.iter().filter_map(|name| self.mesh(name)).collect();
+                agree(&answers, &part, &links).then_some(())
             });
         }
     }
@@ -402,10 +403,25 @@ fn ordered(a: &str, b: &str) -> [String; 2] {
     if a < b { [a.to_owned(), b.to_owned()] } else { [b.to_owned(), a.to_owned()] }
 }
 
-/// Whether these answers to `/muster/mesh` are of all of `part`, of one epoch, and reach exactly `part`.
-fn agree(answers: &[Value], part: &BTreeSet<String>) -> bool {
+/// Whether these answers to `/muster/mesh` are of all of `part`, of one epoch, reach exactly `part`, and know exactly these links.
+fn agree(answers: &[Value], part: &BTreeSet<String>, links: &BTreeSet<[String; 2]>) -> bool {
     let epochs: BTreeSet<&str> = answers.iter().filter_map(|mesh| mesh["epoch"].as_str()).collect();
-    answers.len() == part.len() && epochs.len() == 1 && answers.iter().all(|mesh| reached(mesh) == *part)
+    let is_so = |mesh: &Value| reached(mesh) == *part && linked(mesh, part) == *links;
+    answers.len() == part.len() && epochs.len() == 1 && answers.iter().all(is_so)
+}
+
+/// The links that both ends list, between brokers of `part`.
+fn linked(mesh: &Value, part: &BTreeSet<String>) -> BTreeSet<[String; 2]> {
+    let mut found = BTreeSet::new();
+    for broker in mesh["brokers"].as_array().into_iter().flatten() {
+        for link in broker["links"].as_array().into_iter().flatten().filter(|link| link["two_way"] == true) {
+            let (from, to) = (broker["name"].as_str().unwrap_or_default(), link["to"].as_str().unwrap_or_default());
+            if part.contains(from) && part.contains(to) {
+                found.insert(ordered(from, to));
+            }
+        }
+    }
+    found
 }
 
 /// The brokers that one of them can reach, itself included.
