@@ -167,16 +167,18 @@ impl Mesh {
 
     /// What we have, for a neighbour to compare.
     pub(super) fn digest(&self) -> Digest {
-        let have = |record: &LinkState| {
+        // A summary may be here before the link state of its origin is: what is known of any kind counts.
+        let have = |origin: &BrokerName| {
+            let record = self.topology.get(origin);
             let have = Have {
-                link_state: (record.instance, record.sequence),
-                incarnation: record.incarnation,
-                interest: self.interests.have(&record.origin),
-                summary: self.summaries.have(&record.origin),
+                link_state: record.map_or((0, 0), |record| (record.instance, record.sequence)),
+                incarnation: record.map_or(0, |record| record.incarnation),
+                interest: self.interests.have(origin),
+                summary: self.summaries.have(origin),
             };
-            (record.origin.clone(), have)
+            (have != Have::default()).then(|| (origin.clone(), have))
         };
-        Digest { have: self.topology.records().map(have).collect() }
+        Digest { have: self.list.iter().chain([&self.me]).filter_map(have).collect() }
     }
 
     /// Sends a neighbour whatever we have newer than it.

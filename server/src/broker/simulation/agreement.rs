@@ -73,13 +73,25 @@ fn knows(broker: &Broker, other: &Broker) -> Result<(), String> {
     let (ours, theirs, origin) = (broker.mesh(), other.mesh(), other.mesh().me());
     let me = ours.me();
     if ours.topology().get(origin) != theirs.topology().get(origin) {
-        return Err(format!("{me} has of {origin} the link state {:?}, and it is {:?}", ours.topology().get(origin), theirs.topology().get(origin)));
+        return Err(format!(
+            "{me} has of {origin} the link state {:?}, and it is {:?}",
+            ours.topology().get(origin),
+            theirs.topology().get(origin)
+        ));
     }
     if ours.interests().whole(origin) != theirs.interests().whole(origin) {
-        return Err(format!("{me} has of {origin} the interest {:?}, and it is {:?}", ours.interests().whole(origin), theirs.interests().whole(origin)));
+        return Err(format!(
+            "{me} has of {origin} the interest {:?}, and it is {:?}",
+            ours.interests().whole(origin),
+            theirs.interests().whole(origin)
+        ));
     }
     if ours.summaries().whole(origin) != theirs.summaries().whole(origin) {
-        return Err(format!("{me} has of {origin} the summary {:?}, and it is {:?}", ours.summaries().whole(origin), theirs.summaries().whole(origin)));
+        return Err(format!(
+            "{me} has of {origin} the summary {:?}, and it is {:?}",
+            ours.summaries().whole(origin),
+            theirs.summaries().whole(origin)
+        ));
     }
     let told = theirs.summaries().whole(origin).map_or(0, |summary| summary.nodes);
     if told != other.nodes().len() as u64 {
