@@ -169,7 +169,8 @@ async fn greet(
         Ok(Err(error)) => return failed(shared, &hello, &cause_of(&error)),
         Err(_) => return failed(shared, &hello, "our HELLO was not read in time"),
     }
-    link::run(shared, reader, writer, Met { hello, nonce, address: peer }, pending).await;
+    let (_, reader, writer) = link::run(shared, reader, writer, Met { hello, nonce, address: peer }, pending).await;
+    linger(reader, writer).await;
 }
 
 fn failed(shared: &Shared, hello: &Hello, text: &str) {

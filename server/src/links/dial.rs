@@ -111,7 +111,11 @@ async fn greet(
             match shared.weigh(&hello, &caller) {
                 Ok(()) => {
                     let nonce = our_nonce.wrapping_add(hello.nonce);
-                    return Ok(link::run(shared, reader, writer, Met { hello, nonce, address: peer }, ()).await);
+                    let met = Met { hello, nonce, address: peer };
+                    let (lived, reader, writer) = link::run(shared, reader, writer, met, ()).await;
+                    // The next connection need not wait until this one is buried.
+                    tokio::spawn(linger(reader, writer));
+                    return Ok(lived);
                 }
                 Err(refusal) => refusal,
             }
