@@ -197,7 +197,7 @@ async fn read_frames<S: AsyncRead>(
     counters: &LinkCounters,
 ) -> Over {
     let room = Arc::new(Semaphore::new(OUTSTANDING));
-    let mut told = Instant::now();
+    let (mut told, mut has_come) = (Instant::now(), false);
     loop {
         let batch = take(reader, shared, counters);
         if !batch.frames.is_empty() {
@@ -208,16 +208,16 @@ async fn read_frames<S: AsyncRead>(
                 return stopped();
             }
             told = Instant::now();
+        } else if has_come && told.elapsed() >= ALIVE {
+            shared.hub.tell(Event::LinkAlive(link)).await;
+            told = Instant::now();
         }
         let broken = match batch.end {
             Some(broken) => broken,
             None if !batch.is_dry => continue,
             None => match reader.more().await {
                 Ok(()) => {
-                    if told.elapsed() >= ALIVE {
-                        shared.hub.tell(Event::LinkAlive(link)).await;
-                        told = Instant::now();
-                    }
+                    has_come = true;
                     continue;
                 }
                 Err(broken) => broken,
