@@ -2,17 +2,18 @@
 
 use crate::connect::{self, Access, ConnectError};
 use crate::events::{self, Misunderstood, Refused, RequestEvent};
+use crate::without::Without;
 use bytes::Bytes;
 use muster_protocol::frame::{Command, Frame};
 use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header};
 use muster_protocol::request::{
-    CancelAnswer, CancelQuery, ExplainAnswer, ExplainQuery, FindAnswer, FindQuery, NodeAnswer, NodeQuery, ReportAnswer,
-    ReportQuery,
+    CancelAnswer, CancelQuery, ExplainAnswer, ExplainQuery, FindAnswer, FindQuery, MeshAnswer, NodeAnswer, NodeQuery,
+    ReportAnswer, ReportQuery,
 };
 use muster_protocol::session::{Incoming, Session, SessionError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -86,6 +87,8 @@ pub struct Request {
     pub max_targets: Option<u64>,
     /// Deliver to nobody if another number of nodes matches.
     pub expect_targets: Option<u64>,
+    /// Go on with the brokers that answer, although the guards cannot be checked over the whole mesh.
+    pub allow_partial: bool,
     /// Decide everything, deliver nothing.
     pub dry_run: bool,
     /// The arguments, a JSON object.
@@ -104,6 +107,7 @@ impl Request {
             reply_within: None,
             max_targets: None,
             expect_targets: None,
+            allow_partial: false,
             dry_run: false,
             arguments: serde_json::Map::new(),
         }
@@ -126,8 +130,10 @@ impl Request {
                 frame = frame.header(name, &value.to_string());
             }
         }
-        if self.dry_run {
-            frame = frame.header(header::DRY_RUN, "true");
+        for (name, on) in [(header::DRY_RUN, self.dry_run), (header::ALLOW_PARTIAL, self.allow_partial)] {
+            if on {
+                frame = frame.header(name, "true");
+            }
         }
         let body = serde_json::Value::Object(self.arguments.clone()).to_string();
         frame.header("content-type", "application/json").with_body(body)
@@ -186,7 +192,8 @@ impl Client {
         self.query("/muster/find", Some(target), query).await
     }
 
-    /// All nodes that match, or the first `most`, page after page, as one answer without `next`.
+    /// All nodes that match, or the first `most`, page after page, as one answer without `next`. Brokers that any page
+    /// lacks are in `without`; a node that moved between two pages is there once.
     pub async fn find_all(
         &self,
         target: &Target,
@@ -197,6 +204,8 @@ impl Client {
         let page = |have: usize| u32::try_from(most.saturating_sub(have as u64)).unwrap_or(u32::MAX).clamp(1, PAGE);
         let mut query = FindQuery { limit: Some(page(0)), ..query };
         let mut whole = self.find(target, &query).await?;
+        let mut without: Without = whole.without.iter().collect();
+        let mut seen: BTreeSet<NodeId> = whole.nodes.iter().map(|node| node.id).collect();
         while let Some(cursor) = whole.next.take().filter(|_| (whole.nodes.len() as u64) < most) {
             query.cursor = Some(cursor);
             query.limit = Some(page(whole.nodes.len()));
@@ -204,9 +213,11 @@ impl Client {
             if next.nodes.is_empty() && next.next == query.cursor {
                 return Err(Misunderstood("a page of `find` that leads to itself".into()).into());
             }
-            whole.nodes.extend(next.nodes);
+            whole.nodes.extend(next.nodes.into_iter().filter(|node| seen.insert(node.id)));
             whole.next = next.next;
+            without.merge(&next.without.iter().collect());
         }
+        whole.without = without.iter().cloned().collect();
         whole.nodes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         Ok(whole)
     }
@@ -219,6 +230,11 @@ impl Client {
     /// Everything about one node.
     pub async fn node(&self, query: &NodeQuery) -> Result<NodeAnswer, ClientError> {
         self.query("/muster/node", None, query).await
+    }
+
+    /// The mesh of brokers, as the one that we are connected to sees it.
+    pub async fn mesh(&self) -> Result<MeshAnswer, ClientError> {
+        self.query("/muster/mesh", None, &serde_json::Map::new()).await
     }
 
     /// What the policy grants a user.

@@ -265,6 +265,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn brokers_that_are_gone_or_stopping_are_passed_over_and_named_if_none_is_left() {
+        let tls = Tls::new("127.0.0.1", 1);
+        let closed = address("127.0.0.1", &listener().await);
+        for good in [true, false] {
+            let (draining, last) = (listener().await, listener().await);
+            let brokers = vec![closed.clone(), address("127.0.0.1", &draining), address("127.0.0.1", &last)];
+            let names: Vec<String> = brokers.iter().map(ToString::to_string).collect();
+            tokio::spawn(answer_login(draining, tls.server.clone(), Some("draining")));
+            tokio::spawn(answer_login(last, tls.server.clone(), (!good).then_some("limit")));
+            match connect(&access(brokers, &tls.client, Duration::from_secs(5))).await {
+                Ok((_, incoming)) => assert!(good && incoming.welcome().broker == "fake"),
+                Err(error) => {
+                    assert!(!good && matches!(error, ConnectError::Unreachable(_)), "{error}");
+                    let text = error.to_string();
+                    let lines: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
+                    assert_eq!(lines.len(), 3, "{text}");
+                    for (line, (name, cause)) in
+                        lines.iter().zip(names.iter().zip(["port closed: ", "draining: ", "limit: "]))
+                    {
+                        assert!(line.starts_with(&format!("{name}: {cause}")), "{line}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn the_next_broker_is_tried_after_busy_but_not_after_a_wrong_password() {
         let tls = Tls::new("127.0.0.1", 1);
         for (code, refused) in [("busy", false), ("auth-failed", true)] {

@@ -3,9 +3,8 @@
 use muster_protocol::error::Code;
 use muster_protocol::frame::Frame;
 use muster_protocol::message::{NodeId, header};
-use muster_protocol::request::{Accepted, ActionError, Done, Event, Failure, NodeRef, Outcome, State};
+use muster_protocol::request::{Accepted, ActionError, Done, Event, Failure, Missing, NodeRef, Outcome, State};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The answer of one node.
@@ -41,7 +40,7 @@ pub enum RequestEvent {
     Accepted {
         /// The broker that they are connected to.
         broker: String,
-        /// All targets, in this chunk and others.
+        /// All targets of the brokers that have answered so far, in this chunk and others; it grows.
         count: u64,
         /// Another chunk follows.
         more: bool,
@@ -70,8 +69,10 @@ pub enum RequestEvent {
     },
     /// The request was not accepted; nothing follows.
     Refused(Refused),
+    /// A broker whose nodes cannot be asked, or are not known; `Done` has the list that holds.
+    Missing(Missing),
     /// Every target is accounted for; nothing follows.
-    Done(BTreeMap<State, u64>),
+    Done(Done),
 }
 
 /// A frame that breaks the protocol; the text says how.
@@ -96,8 +97,9 @@ impl RequestEvent {
             Some(Event::Expired) => ended(State::Expired, frame)?,
             Some(Event::Cancelled) => ended(State::Cancelled, frame)?,
             Some(Event::Refused) => RequestEvent::Refused(refused(frame)),
-            Some(Event::Done) => RequestEvent::Done(json::<Done>(frame, "done")?.states),
-            Some(Event::Missing | Event::Answer | Event::Registered | Event::Cancel) | None => return Ok(None),
+            Some(Event::Done) => RequestEvent::Done(json(frame, "done")?),
+            Some(Event::Missing) => RequestEvent::Missing(json(frame, "missing")?),
+            Some(Event::Answer | Event::Registered | Event::Cancel) | None => return Ok(None),
         }))
     }
 }
@@ -185,6 +187,18 @@ mod tests {
         assert_eq!(display["os.family"], "Debian");
         assert_eq!((answer.status, answer.error.map(|e| e.code)), (State::Failed, Some("not-found".into())));
         assert_eq!(answer.data["a"], 1);
+    }
+
+    #[test]
+    fn missing_brokers_are_told_at_once_and_in_done() {
+        let missing = r#"{"broker":"dc1","why":"unreachable","text":"no way to it","nodes":3}"#;
+        let Ok(Some(RequestEvent::Missing(told))) = RequestEvent::parse(&message("missing", missing)) else {
+            panic!("a missing broker")
+        };
+        assert_eq!((told.broker.as_str(), told.nodes), ("dc1", Some(3)));
+        let done = message("done", &format!(r#"{{"states":{{"ok":1}},"without":[{missing}]}}"#));
+        let Ok(Some(RequestEvent::Done(done))) = RequestEvent::parse(&done) else { panic!("done") };
+        assert_eq!((done.states[&State::Ok], done.without), (1, vec![told]));
     }
 
     #[test]

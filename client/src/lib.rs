@@ -1,6 +1,6 @@
 //! How does an operator command nodes? The library, and the command line `muster` on top of it.
 //!
-//! [`client::Client`] is a logged-in connection; [`replies::Replies`] is the plain account of one request; `cli` has one file a command.
+//! [`client::Client`] is a logged-in connection; [`replies::Replies`] is the plain account of one request, [`summary::Summary`] that of a command; `cli` has one file a command.
 
 pub mod cli;
 pub mod client;
@@ -8,6 +8,8 @@ pub mod config;
 pub mod connect;
 pub mod events;
 pub mod replies;
+pub mod summary;
+pub mod without;
 
 #[cfg(test)]
 mod fake;

@@ -1,6 +1,6 @@
 //! `muster`: the operator's command line. Everything is in the library; here is only the runtime.
 
-use muster_client::{cli, replies};
+use muster_client::{cli, summary};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         Ok(runtime) => ExitCode::from(runtime.block_on(Box::pin(cli::run(std::env::args_os())))),
         Err(error) => {
             eprintln!("muster: cannot start: {error}");
-            ExitCode::from(replies::EXIT_UNREACHABLE)
+            ExitCode::from(summary::EXIT_UNREACHABLE)
         }
     }
 }

@@ -3,23 +3,11 @@
 //! Identities are counted, never replies. The first end of a node stands, whatever comes later and in whatever order.
 
 use crate::events::{Answer, Refused, RequestEvent};
+use crate::without::Without;
 use muster_protocol::message::NodeId;
 use muster_protocol::request::State;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Everything ok.
-pub const EXIT_OK: u8 = 0;
-/// No node matched, or all declined.
-pub const EXIT_NONE: u8 = 1;
-/// Some failed, crashed or were denied.
-pub const EXIT_FAILED: u8 = 2;
-/// Some timed out, were lost, expired or cancelled, or a broker could not be reached.
-pub const EXIT_MISSING: u8 = 3;
-/// Refused: by the broker, or here because it would be.
-pub const EXIT_REFUSED: u8 = 4;
-/// No broker could be used.
-pub const EXIT_UNREACHABLE: u8 = 5;
 
 /// The account of one request.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +20,8 @@ pub struct Replies {
     refused: Option<Refused>,
     done: Option<BTreeMap<State, u64>>,
     repeated: u64,
+    moved: u64,
+    without: Without,
     dry_run: bool,
 }
 
@@ -40,7 +30,7 @@ pub struct Replies {
 pub struct Node {
     /// Facts that the policy displays.
     pub display: Map<String, Value>,
-    /// The broker that it is connected to; empty until it is named as a target.
+    /// The broker that named it as a target last; empty until one has.
     pub broker: String,
     /// It said that the action is running.
     pub started: bool,
@@ -82,7 +72,7 @@ impl Replies {
     pub fn feed(&mut self, event: &RequestEvent) -> bool {
         match event {
             RequestEvent::Accepted { broker, count, nodes, .. } => {
-                // Chunks repeat the count; with several brokers it may still grow.
+                // It is the running total of the brokers that have answered so far.
                 self.announced = self.announced.max(Some(*count));
                 let mut changed = false;
                 for node in nodes {
@@ -109,7 +99,12 @@ impl Replies {
                 changed
             }
             RequestEvent::Refused(refused) => self.refused.replace(refused.clone()).is_none(),
-            RequestEvent::Done(states) => self.done.replace(states.clone()).is_none(),
+            // The list of `done` holds, whatever was said before it.
+            RequestEvent::Missing(missing) => self.done.is_none() && self.without.add(missing),
+            RequestEvent::Done(done) => {
+                self.without = done.without.iter().collect();
+                self.done.replace(done.states.clone()).is_none()
+            }
         }
     }
 
@@ -117,7 +112,12 @@ impl Replies {
         let node = self.nodes.entry(id).or_default();
         if node.asked {
             self.repeated += 1;
-            return false;
+            let moved = node.broker != broker;
+            if moved {
+                self.moved += 1;
+                broker.clone_into(&mut node.broker);
+            }
+            return moved;
         }
         node.asked = true;
         node.broker = broker.to_owned();
@@ -164,7 +164,7 @@ impl Replies {
         self.nodes.iter().filter(|(_, node)| !node.asked).map(|(id, _)| *id)
     }
 
-    /// How many targets there are, once the broker has said so.
+    /// How many targets there are at the brokers that have answered so far; grows until all have.
     pub fn total(&self) -> Option<u64> {
         self.announced
     }
@@ -189,6 +189,16 @@ impl Replies {
         self.repeated
     }
 
+    /// Brokers whose nodes are not, or not all, among the targets.
+    pub fn without(&self) -> &Without {
+        &self.without
+    }
+
+    /// Whether nothing was to be delivered.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// The broker's refusal, if it refused.
     pub fn refusal(&self) -> Option<&Refused> {
         self.refused.as_ref()
@@ -207,7 +217,10 @@ impl Replies {
             found.push(format!("{strays} nodes answered that were not among the targets"));
         }
         let Some(done) = &self.done else { return found };
-        if let Some(announced) = self.announced.filter(|count| *count != self.asked) {
+        // A node that moved between brokers may be in the total twice, and a broker that went missing names no more nodes.
+        let total =
+            |count: &u64| *count < self.asked || (*count > self.asked + self.moved && !self.without.unreached());
+        if let Some(announced) = self.announced.filter(total) {
             found.push(format!("the broker announced {announced} targets and named {}", self.asked));
         }
         let theirs: BTreeMap<State, u64> = done.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (*s, *n)).collect();
@@ -222,147 +235,64 @@ impl Replies {
     }
 }
 
-/// The sum of several requests that carry out one command, such as its batches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Targets of all requests.
-    pub asked: u64,
-    /// How many ended in which state.
-    pub states: BTreeMap<State, u64>,
-    /// Targets that have no state: the connection was lost, or the wait was given up.
-    pub unanswered: u64,
-    /// Nodes that left before they were asked.
-    pub vanished: u64,
-    /// A request was refused.
-    pub refused: bool,
-    /// The accounts of broker and client differ, or the broker never closed its own.
-    pub doubtful: bool,
-}
-
-impl Summary {
-    /// Over all `requests`.
-    pub fn of<'a>(requests: impl IntoIterator<Item = &'a Replies>) -> Summary {
-        let mut sum = Summary::default();
-        for replies in requests {
-            sum.asked += replies.asked;
-            for (state, count) in &replies.states {
-                *sum.states.entry(*state).or_default() += count;
-            }
-            sum.refused |= replies.refused.is_some();
-            if replies.refused.is_none() {
-                sum.vanished += replies.vanished().count() as u64;
-                sum.doubtful |= replies.done.is_none() || !replies.disagreements().is_empty();
-            }
-            if !replies.dry_run {
-                sum.unanswered += replies.asked - replies.ended();
-            }
-        }
-        sum
-    }
-
-    /// Nodes that ended in one of these states.
-    pub fn count(&self, states: &[State]) -> u64 {
-        states.iter().filter_map(|state| self.states.get(state)).sum()
-    }
-
-    /// Nodes that were asked, or were to be, and did not end `ok` or `declined`.
-    pub fn not_ok(&self) -> u64 {
-        self.asked.saturating_sub(self.count(&[State::Ok, State::Declined])) + self.vanished
-    }
-
-    /// The exit code, by the first that holds: 4 refused, 2 failed, 3 missing, 1 none, 0 ok.
-    pub fn exit_code(&self) -> u8 {
-        let missing = self.count(&[State::TimedOut, State::Lost, State::Expired, State::Cancelled]);
-        if self.refused {
-            EXIT_REFUSED
-        } else if self.count(&[State::Failed, State::Crashed, State::Denied]) > 0 {
-            EXIT_FAILED
-        } else if missing + self.unanswered + self.vanished > 0 || self.doubtful {
-            EXIT_MISSING
-        } else if self.count(&[State::Declined]) == self.asked {
-            EXIT_NONE // no target at all, too
-        } else {
-            EXIT_OK
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::summary::{EXIT_MISSING, EXIT_OK, Summary};
     use muster_protocol::message::NodeKey;
-    use muster_protocol::request::NodeRef;
+    use muster_protocol::request::{Done, Missing, NodeRef, Why};
     use proptest::prelude::*;
 
-    fn node(n: u8) -> NodeId {
+    pub(crate) fn node(n: u8) -> NodeId {
         NodeId::of(&NodeKey::new([n; 32]))
     }
 
-    fn accepted(count: u64, nodes: &[u8]) -> RequestEvent {
-        let nodes = nodes.iter().map(|&n| NodeRef { id: node(n), display: Map::new() }).collect();
-        RequestEvent::Accepted { broker: "noc1".into(), count, more: false, nodes }
+    pub(crate) fn accepted(count: u64, nodes: &[u8]) -> RequestEvent {
+        accepted_by("noc1", count, nodes)
     }
 
-    fn reply(n: u8, status: State) -> RequestEvent {
+    fn accepted_by(broker: &str, count: u64, nodes: &[u8]) -> RequestEvent {
+        let nodes = nodes.iter().map(|&n| NodeRef { id: node(n), display: Map::new() }).collect();
+        RequestEvent::Accepted { broker: broker.into(), count, more: false, nodes }
+    }
+
+    pub(crate) fn reply(n: u8, status: State) -> RequestEvent {
         let answer = Answer { status, data: Value::Null, error: None };
         RequestEvent::Reply { node: node(n), display: Map::new(), answer }
     }
 
-    fn ended(state: State, nodes: &[u8]) -> RequestEvent {
+    pub(crate) fn ended(state: State, nodes: &[u8]) -> RequestEvent {
         RequestEvent::Ended { state, nodes: nodes.iter().map(|&n| node(n)).collect(), reason: "gone".into() }
     }
 
-    fn done(states: &[(State, u64)]) -> RequestEvent {
-        RequestEvent::Done(states.iter().copied().collect())
+    pub(crate) fn done(states: &[(State, u64)], without: &[Missing]) -> RequestEvent {
+        RequestEvent::Done(Done { states: states.iter().copied().collect(), without: without.to_vec() })
     }
 
-    fn code(events: &[RequestEvent]) -> u8 {
+    pub(crate) fn missing(broker: &str, why: Why) -> Missing {
+        Missing { broker: broker.into(), why, text: "no way to it".into(), nodes: Some(3) }
+    }
+
+    pub(crate) fn code(events: &[RequestEvent]) -> u8 {
+        Summary::of([&fed(events)]).exit_code()
+    }
+
+    fn fed(events: &[RequestEvent]) -> Replies {
         let mut replies = Replies::new();
         events.iter().for_each(|event| {
             replies.feed(event);
         });
-        Summary::of([&replies]).exit_code()
-    }
-
-    #[test]
-    fn the_exit_code_is_the_first_that_holds() {
-        use State::{Crashed, Declined, Denied, Expired, Failed, Lost, Ok, TimedOut};
-        for (ends, expected) in [
-            (&[Ok, Ok] as &[State], EXIT_OK),
-            (&[Ok, Declined], EXIT_OK),
-            (&[Declined, Declined], EXIT_NONE),
-            (&[], EXIT_NONE),
-            (&[Ok, Lost], EXIT_MISSING),
-            (&[Ok, Expired], EXIT_MISSING),
-            (&[TimedOut, Declined], EXIT_MISSING),
-            (&[Lost, Failed], EXIT_FAILED),
-            (&[Ok, Crashed], EXIT_FAILED),
-            (&[Ok, Denied], EXIT_FAILED),
-        ] {
-            let ids: Vec<u8> = (0..ends.len() as u8).collect();
-            let mut states = BTreeMap::new();
-            ends.iter().for_each(|state| *states.entry(*state).or_default() += 1);
-            let mut events = vec![accepted(ids.len() as u64, &ids)];
-            events.extend(ids.iter().zip(ends).map(|(&n, &state)| match state {
-                Lost | Expired => ended(state, &[n]),
-                _ => reply(n, state),
-            }));
-            events.push(RequestEvent::Done(states));
-            assert_eq!(code(&events), expected, "{ends:?}");
-        }
-        let refused =
-            Refused { code: None, code_text: "new".into(), text: String::new(), count: None, retry_after: None };
-        assert_eq!(code(&[RequestEvent::Refused(refused)]), EXIT_REFUSED);
+        replies
     }
 
     #[test]
     fn an_account_that_is_not_closed_or_differs_is_never_a_success() {
         assert_eq!(code(&[]), EXIT_MISSING);
         assert_eq!(code(&[accepted(1, &[1]), reply(1, State::Ok)]), EXIT_MISSING);
-        assert_eq!(code(&[accepted(1, &[1]), done(&[(State::Ok, 1)])]), EXIT_MISSING);
-        assert_eq!(code(&[accepted(2, &[1]), reply(1, State::Ok), done(&[(State::Ok, 1)])]), EXIT_MISSING);
+        assert_eq!(code(&[accepted(1, &[1]), done(&[(State::Ok, 1)], &[])]), EXIT_MISSING);
+        assert_eq!(code(&[accepted(2, &[1]), reply(1, State::Ok), done(&[(State::Ok, 1)], &[])]), EXIT_MISSING);
         let mut replies = Replies::new();
-        for event in [accepted(2, &[1, 2]), reply(1, State::Ok), done(&[(State::Ok, 1), (State::Lost, 1)])] {
+        for event in [accepted(2, &[1, 2]), reply(1, State::Ok), done(&[(State::Ok, 1), (State::Lost, 1)], &[])] {
             replies.feed(&event);
         }
         assert_eq!(replies.disagreements(), ["the broker counts ok 1, lost 1; this client saw ok 1"]);
@@ -372,7 +302,7 @@ mod tests {
     #[test]
     fn a_planned_node_that_was_not_asked_is_named() {
         let mut replies = Replies::planned([node(1), node(2)]);
-        for event in [accepted(1, &[1]), reply(1, State::Ok), done(&[(State::Ok, 1)])] {
+        for event in [accepted(1, &[1]), reply(1, State::Ok), done(&[(State::Ok, 1)], &[])] {
             replies.feed(&event);
         }
         assert_eq!(replies.vanished().collect::<Vec<_>>(), [node(2)]);
@@ -383,8 +313,51 @@ mod tests {
     fn a_dry_run_awaits_no_answers() {
         let mut replies = Replies::new().dry_run(true);
         replies.feed(&accepted(2, &[1, 2]));
-        replies.feed(&done(&[]));
+        replies.feed(&done(&[], &[]));
         assert_eq!(Summary::of([&replies]).exit_code(), EXIT_OK);
+    }
+
+    #[test]
+    fn the_total_grows_as_brokers_answer_and_a_node_that_moved_is_one_node() {
+        let mut replies = Replies::new();
+        let mut totals = Vec::new();
+        for event in [
+            accepted_by("noc1", 2, &[1, 2]),
+            accepted_by("dc1", 3, &[3]),
+            reply(2, State::Ok),
+            accepted_by("dc2", 5, &[4, 2]), // node 2 has moved there
+        ] {
+            assert!(replies.feed(&event));
+            totals.push((replies.total(), replies.asked()));
+        }
+        assert_eq!(totals, [(Some(2), 2), (Some(3), 3), (Some(3), 3), (Some(5), 4)]);
+        replies.feed(&ended(State::Lost, &[1, 3, 4]));
+        replies.feed(&done(&[(State::Ok, 1), (State::Lost, 3)], &[]));
+        assert!(replies.disagreements().is_empty(), "{:?}", replies.disagreements());
+        let brokers: BTreeMap<_, _> = replies.targets().map(|(id, node)| (id, node.broker.as_str())).collect();
+        assert_eq!(brokers[&node(2)], "dc2");
+        // Fewer announced than named is wrong however the total came about; so is more, if nobody moved or is missing.
+        let short = [accepted(1, &[1, 2]), ended(State::Lost, &[1, 2]), done(&[(State::Lost, 2)], &[])];
+        assert_eq!(fed(&short).disagreements(), ["the broker announced 1 targets and named 2"]);
+        let long = |without: &[Missing]| {
+            fed(&[accepted(9, &[1]), reply(1, State::Ok), done(&[(State::Ok, 1)], without)]).disagreements()
+        };
+        assert_eq!(long(&[]), ["the broker announced 9 targets and named 1"]);
+        assert_eq!(long(&[missing("dc1", Why::Refused)]).len(), 1);
+        assert!(long(&[missing("dc1", Why::Unreachable)]).is_empty());
+    }
+
+    #[test]
+    fn the_list_of_done_replaces_what_was_said_before() {
+        let mut replies = Replies::new();
+        let (dc1, dc2) = (missing("dc1", Why::Unreachable), missing("dc2", Why::Filtered));
+        assert!(replies.feed(&RequestEvent::Missing(dc1.clone())));
+        assert!(!replies.feed(&RequestEvent::Missing(dc1.clone())));
+        replies.feed(&RequestEvent::Missing(dc2.clone()));
+        assert_eq!(replies.without().iter().collect::<Vec<_>>(), [&dc1, &dc2]);
+        replies.feed(&done(&[], std::slice::from_ref(&dc2)));
+        assert!(!replies.feed(&RequestEvent::Missing(dc1)));
+        assert_eq!(replies.without().iter().collect::<Vec<_>>(), [&dc2], "dc1 has come back");
     }
 
     fn any_event() -> impl Strategy<Value = RequestEvent> {
@@ -394,7 +367,8 @@ mod tests {
             (0u8..8).prop_map(|n| RequestEvent::Started(node(n))),
             (0u8..8, state()).prop_map(|(n, state)| reply(n, state)),
             (state(), proptest::collection::vec(0u8..8, 0..5)).prop_map(|(state, nodes)| ended(state, &nodes)),
-            Just(done(&[])),
+            Just(done(&[], &[])),
+            (0u8..3).prop_map(|n| RequestEvent::Missing(missing(&format!("dc{n}"), Why::Unreachable))),
         ]
     }
 
@@ -446,7 +420,7 @@ mod tests {
                 replies.feed(index.get(&events));
             }
             events.iter().rev().for_each(|event| { replies.feed(event); });
-            replies.feed(&RequestEvent::Done(states.clone()));
+            replies.feed(&RequestEvent::Done(Done { states: states.clone(), without: Vec::new() }));
             prop_assert_eq!(replies.states(), &states);
             prop_assert!(replies.disagreements().is_empty());
             prop_assert_eq!(replies.waiting().count(), 0);

@@ -112,6 +112,9 @@ pub struct Have {
     /// Instance and sequence of its link state.
     #[serde(default)]
     pub link_state: (u64, u64),
+    /// Incarnation in its link state: two brokers with one name may be equal in the rest.
+    #[serde(default)]
+    pub incarnation: u64,
     /// Of its interest.
     #[serde(default)]
     pub interest: (u64, u64),

@@ -364,6 +364,11 @@ pub struct CancelAnswer {
     pub cancelled: u64,
 }
 
+/// Body of `/muster/mesh`: an empty object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeshQuery {}
+
 /// Answer of `/muster/mesh`: the mesh as one broker sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MeshAnswer {

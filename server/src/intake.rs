@@ -2,17 +2,17 @@
 //!
 //! The broker behind it never sees a raw header. What cannot be accepted becomes a refusal that says which header and why.
 
-use crate::broker::event::{Answer, Find, Input, Purpose, Registration, Sent, Subscribed, Target, Terms};
+use crate::broker::event::{Answer, Find, Input, Later, Purpose, Registration, Sent, Subscribed, Target, Terms};
 use bytes::Bytes;
 use muster_protocol::destination::{Destination, Kind, Pattern};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::facts::{NodeDocument, Path};
 use muster_protocol::filter::Filter;
 use muster_protocol::frame::{Command, Frame, Headers, Version};
-use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header, shown};
+use muster_protocol::message::{BrokerName, MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header, shown};
 use muster_protocol::request::{
     CancelQuery, DEFAULT_REPLY_WITHIN, DEFAULT_START_WITHIN, Event, ExplainQuery, FindQuery, MAX_REPLY_WITHIN,
-    NodeQuery, ReportQuery, State,
+    MeshQuery, NodeQuery, ReportQuery, State,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ const CONSUMED: &[&str] = &[
     header::EXPECT_TARGETS,
     header::NODES,
     header::DRY_RUN,
+    header::ALLOW_PARTIAL,
     header::EXPIRES,
     header::EVENT,
     header::STATUS,
@@ -175,13 +176,11 @@ impl Intake {
                     return Err(Refusal::new(Code::BadBody, format!("facts: at most {FACTS_MOST} to a query")));
                 }
                 let facts = query.facts.iter().map(|path| fact_path(path)).collect::<Result<_, _>>()?;
-                let from_row = match query.cursor {
-                    Some(cursor) => cursor
-                        .parse()
-                        .map_err(|_| Refusal::new(Code::BadBody, "cursor: not one that this broker gave"))?,
-                    None => 0,
+                let (from_row, later) = match query.cursor.as_deref().map(cursor).transpose()? {
+                    Some((from_row, later)) => (from_row, Some(later)),
+                    None => (0, None),
                 };
-                Purpose::Find(Find { facts, limit: page(query.limit, 500)?, from_row, module: query.module })
+                Purpose::Find(Find { facts, limit: page(query.limit, 500)?, from_row, later, module: query.module })
             }
             "report" => {
                 let query: ReportQuery = body(frame)?;
@@ -193,6 +192,10 @@ impl Intake {
                 Purpose::Node { node: query.node, explain }
             }
             "cancel" => Purpose::Cancel(request_id(&body::<CancelQuery>(frame)?.request)?),
+            "mesh" => {
+                body::<MeshQuery>(frame)?;
+                Purpose::Mesh
+            }
             "admin.explain" => Purpose::Explain(body::<ExplainQuery>(frame)?),
             _ => {
                 return Err(Refusal::new(
@@ -257,8 +260,14 @@ fn refuse_foreign(headers: &Headers) -> Result<(), Refusal> {
 
 /// A guard on something that is no request would guard nothing.
 fn refuse_idle_guards(headers: &Headers, purpose: &Purpose) -> Result<(), Refusal> {
-    const GUARDS: [&str; 5] =
-        [header::START_WITHIN, header::REPLY_WITHIN, header::MAX_TARGETS, header::EXPECT_TARGETS, header::DRY_RUN];
+    const GUARDS: [&str; 6] = [
+        header::START_WITHIN,
+        header::REPLY_WITHIN,
+        header::MAX_TARGETS,
+        header::EXPECT_TARGETS,
+        header::DRY_RUN,
+        header::ALLOW_PARTIAL,
+    ];
     match GUARDS.iter().find(|name| headers.contains(name)) {
         Some(name) if !matches!(purpose, Purpose::Request(_)) => Err(Refusal::new(
             Code::BadHeader,
@@ -306,6 +315,17 @@ pub(crate) fn fact_path(text: &str) -> Result<Path, Refusal> {
     Path::parse(text).map_err(|e| Refusal::new(Code::BadBody, e.to_string()))
 }
 
+/// A cursor of `/muster/find`: `BROKER/ROW/COUNT`.
+fn cursor(text: &str) -> Result<(u32, Later), Refusal> {
+    let parse = || {
+        let (broker, rest) = text.split_once('/')?;
+        let (row, count) = rest.split_once('/')?;
+        let broker = BrokerName::parse(broker).ok()?;
+        Some((row.parse().ok()?, Later { broker, count: count.parse().ok()? }))
+    };
+    parse().ok_or_else(|| Refusal::new(Code::BadBody, "cursor: not one that this broker gave"))
+}
+
 fn target(headers: &Headers) -> Result<Target, Refusal> {
     match headers.get(header::TARGET) {
         None => Ok(Target::Absent),
@@ -348,14 +368,18 @@ fn terms(headers: &Headers) -> Result<Terms, Refusal> {
         return Err(Refusal::new(Code::BadHeader, text));
     }
     let start_within = number(headers, header::START_WITHIN)?.unwrap_or(ms(DEFAULT_START_WITHIN)).min(reply_within);
-    let dry_run = match headers.get(header::DRY_RUN) {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(Refusal::new(Code::BadHeader, format!("{}: expected true or false", header::DRY_RUN))),
-    };
+    let (dry_run, allow_partial) = (flag(headers, header::DRY_RUN)?, flag(headers, header::ALLOW_PARTIAL)?);
     let (max_targets, expect_targets) =
         (number(headers, header::MAX_TARGETS)?, number(headers, header::EXPECT_TARGETS)?);
-    Ok(Terms { start_within, reply_within, max_targets, expect_targets, dry_run })
+    Ok(Terms { start_within, reply_within, max_targets, expect_targets, dry_run, allow_partial })
+}
+
+fn flag(headers: &Headers, name: &str) -> Result<bool, Refusal> {
+    match headers.get(name) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Refusal::new(Code::BadHeader, format!("{name}: expected true or false"))),
+    }
 }
 
 fn answer(headers: &Headers, event: &str, destination: &Destination, is_request: bool) -> Result<Purpose, Refusal> {

@@ -120,7 +120,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     let limits = &config.limits;
     let memory = Memory { gone_for: limits.gone_for.as_millis() as u64, gone_most: limits.gone_most };
     let settings = Settings {
-        name: config.broker.name.clone(),
+        name: BrokerName::parse(&config.broker.name)?,
         instance,
         incarnation,
         born: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
@@ -319,6 +319,8 @@ impl Running {
                 "requests": broker.requests_under_way(),
                 "delivered": broker.sessions().delivered(),
                 "counters": broker.counters(),
+                "mesh": broker.mesh().answer(),
+                "forwarding": broker.mesh().counters(),
             })
         });
         let valid_until = tls::valid_until(&self.certificate).ok();

@@ -1,7 +1,7 @@
 //! `muster admin explain`: does the policy let this user do that, and which entries say so?
 
 use super::{Context, Failure, text};
-use crate::replies::{EXIT_NONE, EXIT_OK};
+use crate::summary::{EXIT_NONE, EXIT_OK};
 use clap::{Args, Subcommand, ValueEnum};
 use muster_protocol::request::ExplainQuery;
 

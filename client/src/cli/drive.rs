@@ -7,6 +7,7 @@ use super::text;
 use crate::client::{Client, ClientError, Events, Request};
 use crate::events::RequestEvent;
 use crate::replies::Replies;
+use crate::summary::Summary;
 use muster_protocol::request::DEFAULT_REPLY_WITHIN;
 use std::future::Future;
 use std::io;
@@ -150,6 +151,7 @@ impl UnderWay<'_> {
 
     fn first_interrupt(&mut self, surface: &mut Surface) {
         surface.note(&self.still_running());
+        output::note_without(surface, &Summary::of(&self.accounts).without);
         if surface.asks {
             self.mood = Mood::Asked(surface.question(CHOICE));
         } else {

@@ -4,7 +4,7 @@ use super::target::TargetOptions;
 use super::{Context, Failure, text};
 use crate::client::ClientError;
 use crate::events::Misunderstood;
-use crate::replies::{EXIT_NONE, EXIT_OK};
+use crate::summary::{EXIT_NONE, EXIT_OK};
 use clap::Args;
 use muster_protocol::message::NodeId;
 use muster_protocol::request::NodeQuery;

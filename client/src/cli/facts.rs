@@ -2,6 +2,7 @@
 
 use super::target::TargetOptions;
 use super::{Context, Failure, Format, find, output, text};
+use crate::without::Without;
 use clap::Args;
 use muster_protocol::request::FindQuery;
 
@@ -27,6 +28,7 @@ impl Facts {
         let client = context.client().await?;
         let query = FindQuery { facts: self.paths.clone(), ..FindQuery::default() };
         let answer = client.find_all(&target, query, self.limit).await?;
+        let without: Without = answer.without.iter().collect();
         let surface = &mut context.surface;
         if self.format.json {
             surface.out(&(text::pretty_json(&find::document(&answer)) + "\n"))?;
@@ -44,7 +46,8 @@ impl Facts {
                     surface.note(&format!("{} without {path}.", output::nodes(missing as u64)));
                 }
             }
+            output::note_without(surface, &without);
         }
-        Ok(find::exit_code(&answer))
+        Ok(find::exit_code(answer.count, &without))
     }
 }

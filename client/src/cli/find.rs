@@ -3,7 +3,8 @@
 use super::output::{self, Table};
 use super::target::TargetOptions;
 use super::{Context, Failure, Format, text};
-use crate::replies::{EXIT_NONE, EXIT_OK};
+use crate::summary::{EXIT_NONE, EXIT_OK};
+use crate::without::Without;
 use clap::Args;
 use muster_protocol::facts::Path;
 use muster_protocol::request::{FindAnswer, FindQuery, FoundNode, GoneNode};
@@ -38,9 +39,11 @@ impl Find {
         let client = context.client().await?;
         let query = FindQuery { facts: self.facts.clone(), ..FindQuery::default() };
         let answer = client.find_all(&target, query, most).await?;
+        let without: Without = answer.without.iter().collect();
         let surface = &mut context.surface;
         if self.count {
             surface.out(&format!("{}\n", answer.count))?;
+            output::note_without(surface, &without);
         } else if self.format.json {
             surface.out(&(text::pretty_json(&document(&answer)) + "\n"))?;
         } else if self.format.ndjson {
@@ -48,14 +51,15 @@ impl Find {
         } else {
             surface.out(&table(&answer.nodes, &self.facts))?;
             surface.note(&summary(&answer));
+            output::note_without(surface, &without);
         }
-        Ok(exit_code(&answer))
+        Ok(exit_code(answer.count, &without))
     }
 }
 
-/// Nothing matches: 1.
-pub(super) fn exit_code(answer: &FindAnswer) -> u8 {
-    if answer.count == 0 { EXIT_NONE } else { EXIT_OK }
+/// Nothing matches: 1; unless it may be otherwise where a broker is missing.
+pub(super) fn exit_code(count: u64, without: &Without) -> u8 {
+    without.exit_code(if count == 0 { EXIT_NONE } else { EXIT_OK })
 }
 
 /// Refuses what is no path before anything is sent.
@@ -84,13 +88,20 @@ pub(super) fn table(nodes: &[FoundNode], paths: &[String]) -> String {
 }
 
 pub(super) fn document(answer: &FindAnswer) -> serde_json::Value {
-    json!({"count": answer.count, "nodes": answer.nodes, "registering": answer.registering, "gone": answer.gone})
+    json!({
+        "count": answer.count,
+        "nodes": answer.nodes,
+        "registering": answer.registering,
+        "gone": answer.gone,
+        "without": answer.without,
+    })
 }
 
 pub(super) fn lines(answer: &FindAnswer) -> String {
     let nodes = answer.nodes.iter().map(|node| json!({"event": "node", "node": node}));
     let gone = answer.gone.iter().map(|node| json!({"event": "gone", "node": node}));
-    let end = json!({"event": "end", "count": answer.count, "registering": answer.registering});
+    let (count, registering, without) = (answer.count, answer.registering, &answer.without);
+    let end = json!({"event": "end", "count": count, "registering": registering, "without": without});
     nodes.chain(gone).chain([end]).map(|line| text::json(&line) + "\n").collect()
 }
 

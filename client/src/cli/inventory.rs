@@ -2,7 +2,7 @@
 
 use super::output::{self, Table};
 use super::{Context, Failure, text};
-use crate::replies::EXIT_OK;
+use crate::summary::EXIT_OK;
 use clap::Args;
 use muster_protocol::facts::Path;
 use muster_protocol::message::NodeId;
@@ -37,6 +37,9 @@ impl Inventory {
 fn page(node: &NodeAnswer) -> String {
     let list = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(" ") };
     let mut out = format!("node        {}\nstate       {}\n", node.id, text::clean(&node.state));
+    if !node.broker.is_empty() {
+        out.push_str(&format!("broker      {}\n", text::clean(&node.broker)));
+    }
     if let Some(gone) = &node.gone {
         out.push_str(&format!("gone since  {} ({})\n", output::time(gone.at), text::clean(&gone.reason)));
     }

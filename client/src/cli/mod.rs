@@ -8,6 +8,7 @@ mod explain;
 mod facts;
 mod find;
 mod inventory;
+mod mesh;
 mod outcome;
 mod output;
 mod password;
@@ -25,9 +26,10 @@ use crate::client::{Client, ClientError};
 use crate::config::{ConfigError, Overrides, Settings};
 use crate::connect::{Access, ConnectError};
 use crate::events::Refused;
-use crate::replies::{EXIT_MISSING, EXIT_REFUSED, EXIT_UNREACHABLE};
+use crate::summary::{EXIT_MISSING, EXIT_REFUSED, EXIT_UNREACHABLE};
 use clap::{Parser, Subcommand};
 use muster_protocol::dial::Address;
+use muster_protocol::error::Code;
 use muster_protocol::tls::{self, TlsError};
 use std::ffi::OsString;
 use std::io;
@@ -49,7 +51,7 @@ const EXIT_PIPE: u8 = 141;
     version,
     about = "Command machines by what they are",
     after_help = "Exit codes: 0 all ok · 1 no node matched, or all declined · 2 some failed, crashed or were denied · \
-                  3 some timed out, were lost or expired · 4 refused · 5 could not connect · 64 wrong usage · 130 interrupted"
+                  3 some timed out, were lost or expired, or a broker was missing · 4 refused · 5 could not connect · 64 wrong usage · 130 interrupted"
 )]
 struct Cli {
     #[command(flatten)]
@@ -99,6 +101,8 @@ enum Command {
     Report(report::Report),
     /// Show everything about one node
     Inventory(inventory::Inventory),
+    /// Show the brokers of the mesh, their links, and who cannot be reached
+    Mesh(mesh::Mesh),
     /// Say predicate by predicate why a node matches a filter, or not
     Explain(explain::Explain),
     /// Ask about the policy
@@ -167,6 +171,9 @@ fn refusal(refused: &Refused) -> String {
     if let Some(code) = refused.code {
         out.push_str(&format!("\n  {}", code.cure()));
     }
+    if refused.code == Some(Code::Partial) {
+        out.push_str(" Here: --allow-partial.");
+    }
     if let Some(after) = refused.retry_after {
         out.push_str(&format!("\n  Again in {}.", humantime::format_duration(after)));
     }
@@ -234,6 +241,7 @@ async fn execute(cli: Cli, mut context: Context) -> u8 {
         Command::Facts(facts) => facts.run(&mut context).await,
         Command::Report(report) => report.run(&mut context).await,
         Command::Inventory(inventory) => inventory.run(&mut context).await,
+        Command::Mesh(mesh) => mesh.run(&mut context).await,
         Command::Explain(explain) => explain.run(&mut context).await,
         Command::Admin(admin) => admin.run(&mut context).await,
         Command::Completion(completion) => completion.run(&mut context),

@@ -6,7 +6,9 @@ use super::surface::Surface;
 use super::{EXIT_INTERRUPTED, Failure, Format, refusal, text};
 use crate::client::Request;
 use crate::events::{Refused, RequestEvent};
-use crate::replies::{EXIT_MISSING, EXIT_NONE, EXIT_OK, Replies, Summary};
+use crate::replies::Replies;
+use crate::summary::{EXIT_MISSING, EXIT_NONE, EXIT_OK, Summary};
+use crate::without::Without;
 use muster_protocol::message::NodeId;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -25,19 +27,33 @@ pub(crate) struct Outcome {
     pub(crate) not_asked: Vec<NodeId>,
     /// Display facts of nodes that were chosen beforehand.
     pub(crate) chosen: BTreeMap<NodeId, Map<String, Value>>,
+    /// Brokers that were missing when those were chosen.
+    pub(crate) without: Without,
     /// From the first request to the last event.
     pub(crate) took: Duration,
 }
 
 impl Outcome {
+    /// Of requests that went to all that match, with no node chosen beforehand.
+    pub(crate) fn of(requests: Vec<Request>, accounts: Vec<Replies>, stop: Stop, took: Duration) -> Outcome {
+        let (not_asked, chosen, without) = (Vec::new(), BTreeMap::new(), Without::default());
+        Outcome { requests, accounts, stop, not_asked, chosen, without, took }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         if matches!(self.stop, Stop::Cancelled | Stop::Detached) {
             return EXIT_INTERRUPTED;
         }
-        match Summary::of(&self.accounts).exit_code() {
+        match self.summary().exit_code() {
             EXIT_OK | EXIT_NONE if !self.not_asked.is_empty() => EXIT_MISSING,
             code => code,
         }
+    }
+
+    fn summary(&self) -> Summary {
+        let mut summary = Summary::of(&self.accounts);
+        summary.without.merge(&self.without);
+        summary
     }
 
     fn refusals(&self) -> impl Iterator<Item = &Refused> {
@@ -101,7 +117,8 @@ impl Outcome {
             }
         }
         self.refusals().for_each(|refused| surface.note(&format!("muster: {}", refusal(refused))));
-        let summary = Summary::of(&self.accounts);
+        let summary = self.summary();
+        output::note_without(surface, &summary.without);
         if summary.asked == 0 && summary.refused {
             return;
         }
@@ -109,11 +126,15 @@ impl Outcome {
     }
 
     fn last_line(&self, summary: &Summary) -> String {
+        let without = match summary.without.is_empty() {
+            true => String::new(),
+            false => format!("; without {}", summary.without.names()),
+        };
         if self.requests.iter().any(|request| request.dry_run) {
-            return format!("Dry run: {} would be asked; nothing was sent.", output::nodes(summary.asked));
+            return format!("Dry run: {} would be asked; nothing was sent{without}.", output::nodes(summary.asked));
         }
         if summary.asked + summary.vanished == 0 {
-            return "No node matches and has the module.".into();
+            return format!("No node matches and has the module{without}.");
         }
         let mut parts: Vec<String> = summary.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
         for (count, what) in [
@@ -126,7 +147,7 @@ impl Outcome {
             }
         }
         let total = summary.asked + summary.vanished + self.not_asked.len() as u64;
-        format!("{}: {}, in {:.1} s.", output::nodes(total), parts.join(", "), self.took.as_secs_f64())
+        format!("{}: {}, in {:.1} s{without}.", output::nodes(total), parts.join(", "), self.took.as_secs_f64())
     }
 
     fn would_ask(&self) -> String {
@@ -165,13 +186,15 @@ impl Outcome {
     /// What both JSON forms end with.
     fn end_line(&self) -> Value {
         let ids: Vec<&str> = self.requests.iter().map(|request| request.id.as_str()).collect();
+        let summary = self.summary();
         let mut line = json!({
             "event": "end",
             "request": ids.first(),
             "requests": ids,
             "target": self.requests.first().map(|request| request.target.as_str()),
             "destination": self.requests.first().map(|request| request.destination.as_str()),
-            "states": Summary::of(&self.accounts).states,
+            "states": summary.states,
+            "without": summary.without,
             "not_answered": output::silent_json(&self.silent()),
             "exit_code": self.exit_code(),
         });
@@ -221,6 +244,11 @@ fn event_json(event: &RequestEvent) -> Option<Value> {
         }
         RequestEvent::Ended { state, nodes, reason } => json!({"event": state, "nodes": nodes, "reason": reason}),
         RequestEvent::Refused(_) => return None,
-        RequestEvent::Done(states) => json!({"event": "done", "states": states}),
+        RequestEvent::Missing(missing) => {
+            let mut line = json!(missing);
+            line["event"] = json!("missing");
+            line
+        }
+        RequestEvent::Done(done) => json!({"event": "done", "states": done.states, "without": done.without}),
     })
 }

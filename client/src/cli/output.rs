@@ -1,10 +1,12 @@
 //! How are results laid out? Tables, groups of equal answers, and the JSON documents.
 
+use super::surface::Surface;
 use super::text;
 use crate::replies::{Node, Replies};
+use crate::without::Without;
 use comfy_table::presets;
 use muster_protocol::message::NodeId;
-use muster_protocol::request::{ActionError, State};
+use muster_protocol::request::{ActionError, Missing, State, Why};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -132,6 +134,8 @@ pub(crate) struct Silent<'a> {
     pub(crate) reason: String,
 }
 
+const LEFT_OR_MISSING: &str = "disconnected, matched no longer, or its broker was missing, before it was asked";
+
 /// Every node that did not answer, in order of state. `unanswered` says why those have no state.
 pub(crate) fn silent<'a>(accounts: &'a [Replies], unanswered: &str) -> Vec<Silent<'a>> {
     let mut silent = Vec::new();
@@ -147,6 +151,7 @@ pub(crate) fn silent<'a>(accounts: &'a [Replies], unanswered: &str) -> Vec<Silen
         }
         // Without a word of the broker nothing is known of these nodes.
         let (state, reason) = match replies.total() {
+            Some(_) if replies.without().unreached() => ("left", LEFT_OR_MISSING),
             Some(_) => ("left", "disconnected, or matched no longer, before it was asked"),
             None => ("no-answer", unanswered),
         };
@@ -174,6 +179,24 @@ pub(crate) fn silent_text(silent: &[Silent<'_>]) -> String {
 /// The JSON of [`silent`] nodes.
 pub(crate) fn silent_json(silent: &[Silent<'_>]) -> Value {
     silent.iter().map(|s| json!({"node": s.node, "state": s.state, "reason": s.reason})).collect()
+}
+
+/// Tells which brokers are missing, a line each: `Without dc1: no way to it (3 nodes when last seen)`. JSON has them as
+/// `without`, in the words of the protocol.
+pub(crate) fn note_without(surface: &mut Surface, without: &Without) {
+    without.iter().for_each(|missing| surface.note(&without_line(missing)));
+}
+
+/// One line of [`note_without`], cleaned.
+pub(crate) fn without_line(missing: &Missing) -> String {
+    let text = match (missing.text.as_str(), missing.why) {
+        ("", Why::Unreachable) => "no way to it",
+        ("", Why::Filtered) => "a link on the way does not let this pass",
+        ("", Why::Refused) => "it refuses",
+        (text, _) => text.strip_suffix('.').unwrap_or(text),
+    };
+    let seen = missing.nodes.map_or_else(String::new, |count| format!(" ({} when last seen)", nodes(count)));
+    text::clean(&format!("Without {}: {text}{seen}", missing.broker))
 }
 
 /// The JSON of one answer.

@@ -31,6 +31,9 @@ pub(crate) struct Ping {
     /// Ask nobody if more than N nodes match
     #[arg(long, value_name = "N", help_heading = "Request")]
     max_targets: Option<u64>,
+    /// Go on when brokers are missing and --expect or --max-targets hold for the others only
+    #[arg(long, help_heading = "Request")]
+    allow_partial: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -44,6 +47,7 @@ impl Ping {
         request.reply_within = Some(self.timeout.unwrap_or(DEFAULT_TIMEOUT));
         request.expect_targets = self.expect;
         request.max_targets = self.max_targets;
+        request.allow_partial = self.allow_partial;
         let requests = vec![request];
         let mut times: BTreeMap<NodeId, Duration> = BTreeMap::new();
         let mut took = Duration::ZERO;
@@ -58,7 +62,7 @@ impl Ping {
         let surface = &mut context.surface;
         surface.progress.clear();
         let (accounts, stop) = driven?;
-        let outcome = Outcome { requests, accounts, stop, not_asked: Vec::new(), chosen: BTreeMap::new(), took };
+        let outcome = Outcome::of(requests, accounts, stop, took);
         if self.format.json {
             surface.out(&(text::pretty_json(&with_times(&outcome, &times)) + "\n"))?;
             outcome.notes(surface);

@@ -3,9 +3,10 @@
 use super::output::{self, Table};
 use super::target::TargetOptions;
 use super::{Context, Failure, find, text};
-use crate::replies::{EXIT_NONE, EXIT_OK};
+use crate::without::Without;
 use clap::Args;
 use muster_protocol::request::{ReportAnswer, ReportQuery};
+use serde_json::json;
 
 /// `report`.
 #[derive(Debug, Args)]
@@ -29,17 +30,22 @@ impl Report {
         find::check_paths(std::slice::from_ref(&self.path))?;
         let client = context.client().await?;
         let answer = client.report(&target, &ReportQuery { fact: self.path.clone(), limit: self.limit }).await?;
+        let without: Without = answer.without.iter().collect();
         let surface = &mut context.surface;
         if self.json {
-            let value = serde_json::to_value(&answer).unwrap_or_default();
+            let mut value = serde_json::to_value(&answer).unwrap_or_default();
+            value["without"] = json!(without);
             surface.out(&(text::pretty_json(&value) + "\n"))?;
-        } else if answer.count > 0 {
-            surface.out(&histogram(&self.path, &answer))?;
-            surface.note(&format!("{}.", output::nodes(answer.count)));
         } else {
-            surface.note("No node matches.");
+            if answer.count > 0 {
+                surface.out(&histogram(&self.path, &answer))?;
+                surface.note(&format!("{}.", output::nodes(answer.count)));
+            } else {
+                surface.note("No node matches.");
+            }
+            output::note_without(surface, &without);
         }
-        Ok(if answer.count == 0 { EXIT_NONE } else { EXIT_OK })
+        Ok(find::exit_code(answer.count, &without))
     }
 }
 

@@ -6,7 +6,9 @@ use super::outcome::{Outcome, as_it_comes};
 use super::target::TargetOptions;
 use super::{Context, Failure, Format, output};
 use crate::client::{Client, Request, Target};
-use crate::replies::{Replies, Summary};
+use crate::replies::Replies;
+use crate::summary::Summary;
+use crate::without::Without;
 use clap::Args;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::Code;
@@ -60,6 +62,9 @@ struct Guards {
     /// Ask nobody if more than N nodes match
     #[arg(long, value_name = "N")]
     max_targets: Option<u64>,
+    /// Go on when brokers are missing: the guards and the question then hold for the others only
+    #[arg(long)]
+    allow_partial: bool,
     /// Ask nobody; print the nodes that would be asked
     #[arg(long)]
     dry_run: bool,
@@ -92,6 +97,7 @@ impl Run {
         request.reply_within = self.guards.timeout;
         request.start_within = self.guards.start_within;
         request.dry_run = self.guards.dry_run;
+        request.allow_partial = self.guards.allow_partial;
         let mut work = Work { run: self, client, context, module, threshold, begun: Instant::now() };
         let outcome = if self.guards.limit.is_some() || self.guards.batch.is_some() {
             Box::pin(work.in_batches(request)).await?
@@ -137,6 +143,16 @@ fn arguments(texts: &[String]) -> Result<Map<String, Value>, Failure> {
     Ok(map)
 }
 
+/// What is asked before a request that may be larger than it looks.
+struct Question {
+    /// Nodes that are known to match.
+    count: u64,
+    /// The guard of the request if the answer is yes. Below the threshold it is the threshold: so many need no question.
+    most: u64,
+    /// Brokers that the count is without.
+    without: Without,
+}
+
 /// One `run` that is being carried out.
 struct Work<'a> {
     run: &'a Run,
@@ -156,26 +172,42 @@ impl Work<'_> {
         request.expect_targets = guards.expect;
         request.max_targets = guards.max_targets.into_iter().chain(self.threshold).min();
         let (mut accounts, mut stop) = self.drive(std::slice::from_ref(&request), &[], None).await?;
-        if let Some(count) = self.to_confirm(&request, &accounts).await? {
-            self.confirm(count).await?;
+        // Twice at the most: that brokers are missing may come to light only when the size has been confirmed.
+        for _ in 0..2 {
+            let Some(question) = self.to_confirm(&request, &accounts).await? else { break };
+            self.confirm(&question).await?;
             request.id = RequestId::random();
-            request.max_targets = Some(count);
+            request.max_targets = Some(question.most);
+            request.allow_partial |= !question.without.is_empty();
             (accounts, stop) = self.drive(std::slice::from_ref(&request), &[], None).await?;
         }
         Ok(self.outcome(vec![request], accounts, stop))
     }
 
-    /// How many nodes match, if the broker refused because of our threshold and not because of the operator's own limit.
-    async fn to_confirm(&self, request: &Request, accounts: &[Replies]) -> Result<Option<u64>, Failure> {
-        let refusal =
-            accounts.iter().find_map(Replies::refusal).filter(|refused| refused.code == Some(Code::TooManyTargets));
-        let (Some(refused), Some(threshold)) = (refusal, self.threshold) else { return Ok(None) };
-        let count = match refused.count {
-            Some(count) => count,
-            None => self.client.find(&request.target, &self.query(Some(1))).await?.count,
+    /// What to ask, if the broker refused because of our threshold and not because of the operator's own limit: more nodes
+    /// match, or how many do cannot be told while brokers are missing.
+    async fn to_confirm(&self, request: &Request, accounts: &[Replies]) -> Result<Option<Question>, Failure> {
+        let own_limit = self.run.guards.max_targets;
+        let (Some(refused), Some(threshold)) = (accounts.iter().find_map(Replies::refusal), self.threshold) else {
+            return Ok(None);
         };
-        let allowed = self.run.guards.max_targets.is_none_or(|most| count <= most);
-        Ok((count > threshold && allowed).then_some(count))
+        let partial = match refused.code {
+            Some(Code::TooManyTargets) => false,
+            Some(Code::Partial) if own_limit.is_none() => true,
+            _ => return Ok(None),
+        };
+        let mut without = Summary::of(accounts).without;
+        let count = match refused.count {
+            Some(count) if !partial || !without.is_empty() => count,
+            _ => {
+                let found = self.client.find(&request.target, &self.query(Some(1))).await?;
+                without.merge(&found.without.iter().collect());
+                found.count
+            }
+        };
+        let most = own_limit.unwrap_or(u64::MAX);
+        let question = Question { count, most: count.max(threshold).min(most), without };
+        Ok((count > 0 && count <= most).then_some(question))
     }
 
     /// The nodes are chosen first; each batch is a request narrowed to some of them, and begins when the one before has ended.
@@ -184,14 +216,13 @@ impl Work<'_> {
         let most =
             guards.limit.and_then(|limit| if let Amount::Nodes(nodes) = limit { Some(nodes.get()) } else { None });
         let found = self.client.find_all(&template.target, self.query(None), most).await?;
+        let without: Without = found.without.iter().collect();
         let wanted = guards.limit.map_or(found.count, |limit| limit.of(found.count));
         let chosen: Vec<_> = found.nodes.into_iter().take(usize::try_from(wanted).unwrap_or(usize::MAX)).collect();
         let nodes: Vec<NodeId> = chosen.iter().map(|node| node.id).collect();
         let total = nodes.len() as u64;
-        self.check_guards(total)?;
-        if self.threshold.is_some_and(|threshold| total > threshold) {
-            self.confirm(total).await?;
-        }
+        self.check_guards(total, &without)?;
+        self.confirm(&Question { count: total, most: total, without: without.clone() }).await?;
         let size = guards.batch.map_or(u64::MAX, |batch| batch.of(total));
         let mut groups = cut(&nodes, size).into_iter();
         let count = groups.len();
@@ -214,22 +245,30 @@ impl Work<'_> {
             // Nothing was sent, so nothing can be in doubt: no node matches.
             outcome.requests.push(template);
         }
+        outcome.without = without;
         outcome.not_asked = groups.flatten().flatten().collect();
         outcome.chosen = chosen.into_iter().map(|node| (node.id, node.display)).collect();
         Ok(outcome)
     }
 
     /// The broker checks the guards of one request; of several that make one command they are checked here.
-    fn check_guards(&self, total: u64) -> Result<(), Failure> {
+    fn check_guards(&self, total: u64, without: &Without) -> Result<(), Failure> {
         let guards = &self.run.guards;
         let refused =
             |code: Code, text: String| Err(Failure::Refused(format!("refused: {code}: {text}\n  {}", code.cure())));
         match (guards.expect, guards.max_targets) {
-            (Some(expected), _) if expected != total => {
-                refused(Code::UnexpectedTargets, format!("{} to be asked, not {expected}", output::nodes(total)))
-            }
             (_, Some(most)) if total > most => {
                 refused(Code::TooManyTargets, format!("{} to be asked, more than {most}", output::nodes(total)))
+            }
+            (Some(_), _) | (_, Some(_)) if !without.is_empty() && !guards.allow_partial => {
+                let lines: String =
+                    without.iter().map(|missing| format!("\n  {}", output::without_line(missing))).collect();
+                let cure = format!("{} Here: --allow-partial.", Code::Partial.cure());
+                let known = format!("{} known, but brokers are missing", output::nodes(total));
+                Err(Failure::Refused(format!("refused: {}: {known}\n  {cure}{lines}", Code::Partial)))
+            }
+            (Some(expected), _) if expected != total => {
+                refused(Code::UnexpectedTargets, format!("{} to be asked, not {expected}", output::nodes(total)))
             }
             _ => Ok(()),
         }
@@ -251,19 +290,34 @@ impl Work<'_> {
         }
     }
 
-    async fn confirm(&mut self, count: u64) -> Result<(), Failure> {
-        let what = format!(
-            "{} would go to {}, more than {}",
-            self.run.action,
-            output::nodes(count),
-            self.threshold.unwrap_or_default()
-        );
+    /// Asks, if there is anything to ask: more nodes than the threshold, or a number that is not the whole one.
+    async fn confirm(&mut self, question: &Question) -> Result<(), Failure> {
+        let Question { count, without, .. } = question;
+        let Some(threshold) = self.threshold else { return Ok(()) };
+        let (large, partial) = (*count > threshold, !without.is_empty());
+        let unasked = partial && !self.run.guards.allow_partial;
+        if !large && (!unasked || *count == 0) {
+            return Ok(());
+        }
+        let mut what = format!("{} would go to {}", self.run.action, output::nodes(*count));
+        if large {
+            what.push_str(&format!(", more than {threshold}"));
+        }
+        if partial {
+            what.push_str(&format!("; a partial count, without {}", without.names()));
+        }
         let surface = &mut self.context.surface;
         surface.progress.clear();
+        output::note_without(surface, without);
         if !surface.asks {
-            let cure = format!(
-                "say --yes, or --expect {count}, if that is what you mean; `confirm-above` in the configuration moves the threshold"
-            );
+            let allow = if unasked { "--allow-partial" } else { "" };
+            let expect = if large { format!("--expect {count}") } else { String::new() };
+            let options =
+                [allow, &expect].into_iter().filter(|option| !option.is_empty()).collect::<Vec<_>>().join(" ");
+            let mut cure = format!("say --yes, or {options}, if that is what you mean");
+            if large {
+                cure.push_str("; `confirm-above` in the configuration moves the threshold");
+            }
             return Err(Failure::Refused(format!("{what}, and there is no terminal to ask on: {cure}")));
         }
         match surface.ask(&format!("{what}. Go on? [y/N] ")).await.as_deref().map(str::to_lowercase).as_deref() {
@@ -292,15 +346,16 @@ impl Work<'_> {
 
     fn outcome(&mut self, requests: Vec<Request>, accounts: Vec<Replies>, stop: Stop) -> Outcome {
         self.context.surface.progress.clear();
-        let took = self.begun.elapsed();
-        Outcome { requests, accounts, stop, not_asked: Vec::new(), chosen: Default::default(), took }
+        Outcome::of(requests, accounts, stop, self.begun.elapsed())
     }
 }
 
-/// The same request to these nodes only, and to no more of them than there are.
+/// The same request to these nodes only, and to no more of them than there are. They have been counted: a broker that goes
+/// missing now takes its nodes along, and leaves no number in doubt.
 fn narrowed(template: &Request, nodes: Vec<NodeId>) -> Request {
     let target: Target = template.target.clone();
-    Request { id: RequestId::random(), max_targets: Some(nodes.len() as u64), nodes, target, ..template.clone() }
+    let max_targets = Some(nodes.len() as u64);
+    Request { id: RequestId::random(), max_targets, allow_partial: true, nodes, target, ..template.clone() }
 }
 
 #[cfg(test)]

@@ -84,7 +84,12 @@ fn refused() -> impl Strategy<Value = Refused> {
 }
 
 fn have() -> impl Strategy<Value = Have> {
-    any::<[(u64, u64); 3]>().prop_map(|[link_state, interest, summary]| Have { link_state, interest, summary })
+    any::<([(u64, u64); 3], u64)>().prop_map(|([link_state, interest, summary], incarnation)| Have {
+        link_state,
+        incarnation,
+        interest,
+        summary,
+    })
 }
 
 fn link_state() -> impl Strategy<Value = LinkState> {

@@ -1,19 +1,20 @@
-//! What is told, to whom? Answers and outcomes on reply queues, every node in one state, comings and goings.
+//! What do nodes say, and what is told? Their answers and ends to the ingress, every node in one state; comings and goings.
 
 use super::Broker;
-use super::access::Right;
+use super::access::{Right, User};
 use super::event::{Answer, Now, Sent, SessionId};
-use super::nodes::{Generation, Node, Whole, shown};
+use super::nodes::{Node, Whole, shown};
 use super::note::{Note, Weight};
 use super::outbox::Message;
 use super::requests::Key;
 use super::sessions::Permit;
 use bytes::Bytes;
 use muster_protocol::destination::Destination;
-use muster_protocol::error::{Code, Refusal};
+use muster_protocol::error::Refusal;
 use muster_protocol::frame::Headers;
+use muster_protocol::link::{Happened, RequestKey, Word};
 use muster_protocol::message::{NodeId, RequestId, header};
-use muster_protocol::request::{Accepted, Done, Event, NodeRef, Outcome, State};
+use muster_protocol::request::{CHUNK, Event, State};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -48,73 +49,77 @@ impl Broker {
             self.note(Note::new(Weight::Detail, "stray reply dropped").with("session", id.0).with("request", request));
             return;
         };
-        let node = self.nodes.get(row).map(|n| n.id);
-        let (Some(node), Some(caller)) = (node, self.requests.get(key).map(|p| p.asked.caller)) else { return };
+        let user = self.requests.get(key).map(|p| p.asked.user.clone()).unwrap_or_default();
+        let Some(node) = self.nodes.get(row).map(|n| n.id) else { return };
         let Answer::Reply(state) = answer else {
             // Once for a node, and without a body: what a node may make its asker read is bounded by one reply.
             if self.requests.start(key, row) {
-                let mut headers = event_headers(Some(request), Event::Started);
-                headers.push(header::NODE, &node.to_string());
-                self.put_on_queue(queue, headers, Bytes::new(), now);
+                self.report(key, Happened::Started { node }, Bytes::new(), now);
             }
             return;
         };
-        let mut headers = event_headers(Some(request), Event::Reply);
-        headers.push(header::NODE, &node.to_string());
-        headers.push(header::STATUS, state.as_str());
-        headers.push(header::DISPLAY, &json_text(&self.display(caller, row)));
-        headers.push("content-type", "application/json");
-        self.put_on_queue(queue, headers, sent.body.clone(), now);
+        let display = self.access.user(&user).map(|user| self.display(user, row)).unwrap_or_default();
         self.counters.replies += 1;
-        self.requests.settle(key, row, state);
-        self.finish(key, now);
+        self.requests.settle(key, row);
+        self.report(key, Happened::Reply { node, state, display }, sent.body.clone(), now);
+        self.close_request(key);
     }
 
     /// The node of a row is gone: whatever it owed is lost, and said at once.
     pub(super) fn lose(&mut self, row: u32, reason: &str, now: Now) {
         for key in self.requests.waiting_for(row) {
-            self.settle(key, row, State::Lost, Some(reason), now);
+            self.settle(key, row, State::Lost, reason, now);
         }
     }
 
-    pub(super) fn settle(&mut self, key: Key, row: u32, state: State, reason: Option<&str>, now: Now) {
-        if self.requests.settle(key, row, state) {
-            if let Some(reason) = reason {
-                self.outcome(key, state, &[row], reason, now);
-            }
-            self.finish(key, now);
+    /// A node ends without an answer.
+    pub(super) fn settle(&mut self, key: Key, row: u32, state: State, reason: &str, now: Now) {
+        if self.requests.settle(key, row) {
+            let nodes = self.nodes.get(row).map(|node| node.id).into_iter().collect();
+            self.report(key, Happened::Ended { state, nodes, reason: reason.to_owned() }, Bytes::new(), now);
+            self.close_request(key);
         }
+    }
+
+    /// All that have not answered end in one state.
+    pub(super) fn settle_all(&mut self, key: Key, state: State, reason: &str, now: Now) {
+        let rest = self.requests.settle_rest(key);
+        let rest: Vec<NodeId> = rest.iter().filter_map(|row| self.nodes.get(row).map(|node| node.id)).collect();
+        for nodes in rest.chunks(CHUNK) {
+            let happened = Happened::Ended { state, nodes: nodes.to_vec(), reason: reason.to_owned() };
+            self.report(key, happened, Bytes::new(), now);
+        }
+        self.close_request(key);
     }
 
     /// The deadline of a request has come.
     pub(super) fn expire_request(&mut self, key: Key, now: Now) {
         let Some(pending) = self.requests.get(key) else { return };
-        let (state, reason) = match pending.cancelled {
-            true => (State::Cancelled, "cancelled; the node did not confirm that it stopped"),
-            false => (State::Expired, "no answer in time"),
-        };
-        let rest: Vec<u32> = self.requests.settle_rest(key, state).into_iter().collect();
-        for chunk in rest.chunks(muster_protocol::request::CHUNK) {
-            self.outcome(key, state, chunk, reason, now);
-        }
+        let (held, cancelled) = (pending.held.is_some(), pending.cancelled);
         self.requests.rested(key);
-        self.finish(key, now);
+        if held {
+            // Whoever asked has not said whether it holds: nothing was delivered, and nothing will be.
+            self.requests.release(key, now.tick);
+            self.requests.rested(key);
+            self.settle_all(key, State::Lost, "the request was not confirmed in time; it was not delivered", now);
+        } else if cancelled {
+            self.settle_all(key, State::Cancelled, "cancelled; the node did not confirm that it stopped", now);
+        } else {
+            self.settle_all(key, State::Expired, "no answer in time", now);
+        }
     }
 
-    /// Tells the nodes that have not answered to stop, and how many those are.
-    pub(super) fn cancel(&mut self, caller: SessionId, request: &RequestId, now: Now) -> Result<u64, Refusal> {
-        let key = self.requests.of_caller(caller, request);
-        let Some((key, pending)) = key.and_then(|key| Some((key, self.requests.get(key)?))) else {
-            return Err(Refusal::new(
-                Code::NoSuchRequest,
-                format!("{request}: this connection has no such request under way"),
-            ));
-        };
-        let (destination, rows, user) =
-            (pending.asked.destination.clone(), pending.waiting.clone(), pending.asked.user.clone());
-        let mut headers = event_headers(Some(request), Event::Cancel);
-        headers.push(header::CALLER, &user);
-        headers.push(header::ORIGIN, &self.settings.name);
+    /// Tells the nodes here that have not answered to stop.
+    pub(super) fn cancel_here(&mut self, key: Key, now: Now) {
+        let Some(pending) = self.requests.get(key) else { return };
+        if pending.held.is_some() {
+            return;
+        }
+        let asked = &pending.asked;
+        let (destination, rows) = (asked.destination.clone(), pending.waiting.clone());
+        let mut headers = event_headers(Some(&asked.id), Event::Cancel);
+        headers.push(header::CALLER, &asked.user);
+        headers.push(header::ORIGIN, asked.key.broker.as_str());
         let body = Bytes::new();
         let message =
             Arc::new(Message { destination: destination.to_string(), headers, body, expires: None, answer_on: None });
@@ -125,61 +130,36 @@ impl Broker {
             self.hand(to, &message, permit, now);
         }
         self.requests.cancel(key, now.tick.saturating_add(CANCEL_CONFIRM));
-        self.note(
-            Note::new(Weight::Info, "request cancelled")
-                .with("user", user)
-                .with("request", request)
-                .with("nodes", rows.len()),
-        );
-        Ok(rows.len())
     }
 
-    /// If everybody is accounted for, says so: the last word on a request.
-    pub(super) fn finish(&mut self, key: Key, now: Now) {
-        let Some((pending, done)) = self.requests.finish(key) else { return };
-        if let Some(session) = self.sessions.get_mut(pending.asked.caller) {
-            session.in_flight = session.in_flight.saturating_sub(1);
+    /// If nobody here owes an answer any more, the request is over here.
+    pub(super) fn close_request(&mut self, key: Key) {
+        let Some(name) = self.requests.get(key).map(|pending| pending.asked.key.clone()) else { return };
+        if self.requests.finish(key) && self.outcomes.is_settled(&name) {
+            self.outcomes.forget(&name);
         }
-        self.note(done_note(&pending.asked.user, &pending.asked.id, &done));
-        let headers = event_headers(Some(&pending.asked.id), Event::Done);
-        self.put_on_queue(&pending.asked.queue, headers, json_bytes(&done), now);
     }
 
-    /// One chunk of the targets, by the ids that were frozen: a node that has gone since is named, whoever took its row is not.
-    pub(super) fn accepted(
-        &mut self,
-        key: Key,
-        count: u64,
-        rows: &[(u32, NodeId)],
-        frozen: Generation,
-        more: bool,
-        now: Now,
-    ) {
-        let Some(pending) = self.requests.get(key) else { return };
-        let (caller, queue) = (pending.asked.caller, pending.asked.queue.clone());
-        let mut headers = event_headers(Some(&pending.asked.id), Event::Accepted);
-        headers.push(header::COUNT, &count.to_string());
-        if more {
-            headers.push(header::MORE, "true");
+    /// Tells the ingress what became of a request here: this broker's own account at once, another one's by numbered reports.
+    pub(super) fn report(&mut self, key: Key, event: Happened, body: Bytes, now: Now) {
+        let Some(name) = self.requests.get(key).map(|pending| pending.asked.key.clone()) else { return };
+        let me = self.mesh.me().clone();
+        if name.broker == me {
+            self.hear(&me, name.serial, event, body, now);
+        } else {
+            self.outcomes.push(&name, event, body, now.tick);
+            self.send_outcomes(&name, now);
         }
-        let nodes = rows.iter().map(|(row, id)| {
-            let is_there = self.nodes.get(*row).is_some_and(|node| node.born <= frozen);
-            NodeRef { id: *id, display: if is_there { self.display(caller, *row) } else { serde_json::Map::new() } }
-        });
-        let body = json_bytes(&Accepted { broker: self.settings.name.clone(), nodes: nodes.collect() });
-        self.put_on_queue(&queue, headers, body, now);
     }
 
-    fn outcome(&mut self, key: Key, state: State, rows: &[u32], reason: &str, now: Now) {
-        let Some(pending) = self.requests.get(key) else { return };
-        let event = match state {
-            State::Lost => Event::Lost,
-            State::Cancelled => Event::Cancelled,
-            _ => Event::Expired,
-        };
-        let (queue, headers) = (pending.asked.queue.clone(), event_headers(Some(&pending.asked.id), event));
-        let nodes = rows.iter().filter_map(|row| self.nodes.get(*row).map(|n| n.id)).collect();
-        self.put_on_queue(&queue, headers, json_bytes(&Outcome { nodes, reason: reason.to_owned() }), now);
+    /// Sends what is owed of a request, as far as its window allows.
+    pub(super) fn send_outcomes(&mut self, name: &RequestKey, now: Now) {
+        if !self.mesh.reaches(&name.broker) {
+            return self.outcomes.rest(name, now.tick);
+        }
+        for (report, body) in self.outcomes.take(name, now.tick) {
+            self.say(&name.broker, Word::Report(report), body, now);
+        }
     }
 
     /// `refused` on the reply queue; false if there is no such queue.
@@ -213,11 +193,10 @@ impl Broker {
         self.hand(owner, &message, Permit::ReplyQueue { subscription: &subscription }, now);
     }
 
-    /// Display facts of a row, as the user of a session may see them.
-    pub(super) fn display(&self, viewer: SessionId, row: u32) -> serde_json::Map<String, serde_json::Value> {
+    /// Display facts of a row, as a user may see them.
+    pub(super) fn display(&self, viewer: &User, row: u32) -> serde_json::Map<String, serde_json::Value> {
         let node = self.nodes.get(row).map_or(&[][..], Node::display);
-        let Some(viewer) = self.sessions.get(viewer) else { return serde_json::Map::new() };
-        let hidden = self.access.hidden(&viewer.user);
+        let hidden = self.access.hidden(viewer);
         shown(node, |path| hidden.touches(path))
     }
 
@@ -238,7 +217,7 @@ impl Broker {
                 paths.filter_map(|path| Some((path.to_string(), facts.get(path)?.clone()))).collect();
             let body = serde_json::json!({ "event": what, "node": node.id, "display": display, "reason": reason });
             let mut headers = Headers::new();
-            headers.push(header::ORIGIN, &self.settings.name);
+            headers.push(header::ORIGIN, self.mesh.me().as_str());
             headers.push("content-type", "application/json");
             let message = Message {
                 destination: destination.to_string(),
@@ -251,11 +230,6 @@ impl Broker {
             self.hand(to, &Arc::new(message), permit, now);
         }
     }
-}
-
-fn done_note(user: &str, request: &RequestId, done: &Done) -> Note {
-    let states: Vec<String> = done.states.iter().map(|(state, count)| format!("{state}={count}")).collect();
-    Note::new(Weight::Info, "request done").with("user", user).with("request", request).with("states", states.join(" "))
 }
 
 /// The headers that every event on a reply queue has.
@@ -273,6 +247,6 @@ pub(super) fn json_bytes(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
 }
 
-fn json_text(value: &impl Serialize) -> String {
+pub(super) fn json_text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

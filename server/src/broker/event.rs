@@ -10,7 +10,7 @@ use muster_protocol::facts::{NodeDocument, Path};
 use muster_protocol::filter::Filter;
 use muster_protocol::frame::Headers;
 use muster_protocol::link::{Head, Hello, Neighbour};
-use muster_protocol::message::{NodeId, RequestId};
+use muster_protocol::message::{BrokerName, NodeId, RequestId};
 use muster_protocol::request::State;
 use std::any::Any;
 use std::net::SocketAddr;
@@ -86,7 +86,7 @@ pub enum Event {
 
 /// Whatever the sender wants back when its inputs are dealt with.
 #[derive(Default)]
-pub struct Ticket(pub Option<Box<dyn Any + Send>>);
+pub struct Ticket(pub Option<Box<dyn Any + Send + Sync>>);
 
 impl std::fmt::Debug for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -261,6 +261,8 @@ pub enum Purpose {
     },
     /// `/muster/cancel`.
     Cancel(RequestId),
+    /// `/muster/mesh`.
+    Mesh,
     /// `/muster/admin.explain`.
     Explain(muster_protocol::request::ExplainQuery),
 }
@@ -278,6 +280,15 @@ pub struct Terms {
     pub expect_targets: Option<u64>,
     /// Decide, but deliver nothing.
     pub dry_run: bool,
+    /// Guards count the brokers that answer, if some do not.
+    pub allow_partial: bool,
+}
+
+impl Terms {
+    /// Whether the count of the whole mesh must be known before anything is delivered.
+    pub fn is_guarded(&self) -> bool {
+        self.max_targets.is_some() || self.expect_targets.is_some()
+    }
 }
 
 /// A node's word on a request.
@@ -311,6 +322,17 @@ pub struct Find {
     pub limit: usize,
     /// First row of the page.
     pub from_row: u32,
+    /// For a later page than the first.
+    pub later: Option<Later>,
     /// Only nodes with this module.
     pub module: Option<String>,
+}
+
+/// A later page of `/muster/find`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Later {
+    /// Whose nodes it begins with.
+    pub broker: BrokerName,
+    /// What the first page counted in all.
+    pub count: u64,
 }

@@ -4,33 +4,47 @@
 //! woken. In here there is no async, no socket, no file, no clock and no randomness of its own; a test keeps it so.
 
 pub mod access;
+mod account;
 mod answers;
+pub mod asks;
+mod deliver;
 pub mod event;
+pub mod inquiries;
 pub mod mesh;
+pub mod moves;
 pub mod nodes;
 pub mod note;
 pub mod outbox;
+pub mod outcomes;
 mod presence;
 mod queries;
 pub mod queues;
+mod relay;
 pub mod requests;
 mod send;
 pub mod sessions;
 pub mod subscriptions;
 
-use access::{Policy, Right};
+use access::{Policy, Right, User};
+use asks::Asks;
+use deliver::Fanout;
 use event::{Event, Input, Now, SessionId, Ticket};
+use inquiries::Inquiries;
+use mesh::{Identity, Mesh};
+use moves::Moves;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::message::RequestId;
+use muster_protocol::link::RequestKey;
+use muster_protocol::message::{BrokerName, RequestId};
 use nodes::{Memory, Nodes};
 use note::{Note, Weight};
 use outbox::Item;
+use outcomes::Outcomes;
 use queues::Queues;
-use requests::Requests;
-use send::Fanout;
-use sessions::{Session, Sessions};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use relay::Order;
+use requests::{Key, Requests};
+use sessions::Sessions;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use subscriptions::Subscriptions;
 
@@ -44,10 +58,10 @@ const BUDGET: usize = 512;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The broker's name.
-    pub name: String,
-    /// Boot counter, kept on disk: the higher is the later life.
+    pub name: BrokerName,
+    /// Boot counter, kept on disk.
     pub instance: u64,
-    /// Random, made at the start of the process: tells a restart from a second broker with the same name.
+    /// Random, of this process: tells a restart from a second broker of the same name.
     pub incarnation: u64,
     /// When the process started, Unix ms.
     pub born: u64,
@@ -86,33 +100,75 @@ pub struct Broker {
     sessions: Sessions,
     subscriptions: Subscriptions,
     nodes: Nodes,
+    mesh: Mesh,
+    asks: Asks,
     requests: Requests,
+    outcomes: Outcomes,
+    inquiries: Inquiries,
+    moves: Moves,
     queues: Queues,
     counters: Counters,
-    lanes: HashMap<SessionId, Lane>,
-    turns: VecDeque<SessionId>,
+    lanes: HashMap<LaneId, Lane>,
+    turns: VecDeque<LaneId>,
     /// When sessions end because their user expires, monotonic ms.
     expiries: BTreeSet<(u64, SessionId)>,
     /// Sessions of each user.
     per_user: HashMap<String, usize>,
+    /// Reports of other brokers to acknowledge at the end of this event: all up to a number.
+    acknowledge: BTreeMap<(BrokerName, RequestKey), u64>,
+    /// What of the nodes was last told to the mesh, and when it may be told again, monotonic ms.
+    summarised: u64,
+    summary_due: u64,
+    /// The routes that waiting requests were last looked at with.
+    ways: u64,
     notes: Vec<Note>,
 }
 
-/// The work of one session, done in order; sessions take turns.
+/// Whose work is done in order: a session's, or that of a user of another broker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum LaneId {
+    Session(SessionId),
+    Caller(BrokerName, Arc<str>),
+}
+
+/// What waits for its turn.
+#[derive(Debug)]
+enum Work {
+    Input(Input),
+    Order(Box<Order>),
+    /// A guarded request that may be delivered.
+    Deliver(Key),
+}
+
+/// The work of one lane; lanes take turns.
 #[derive(Debug, Default)]
 struct Lane {
     fanout: Option<Fanout>,
-    inputs: VecDeque<Input>,
+    work: VecDeque<Work>,
     tickets: VecDeque<(usize, Ticket)>,
 }
 
 impl Broker {
     /// A broker with nobody connected.
     pub fn new(settings: Settings, policy: Arc<Policy>) -> Broker {
+        let identity = Identity { instance: settings.instance, incarnation: settings.incarnation, born: settings.born };
+        let mut mesh = Mesh::new(settings.name.clone(), identity);
+        mesh.set_list(policy.brokers().keys().cloned(), 0);
+        // Said from the start: while nothing is known of this life, everything is sent here.
+        mesh.set_interest(BTreeSet::new());
         Broker {
-            nodes: Nodes::new(&settings.name, settings.memory),
+            nodes: Nodes::new(settings.name.as_str(), settings.memory),
+            mesh,
             settings,
             access: policy,
+            asks: Asks::default(),
+            outcomes: Outcomes::default(),
+            inquiries: Inquiries::default(),
+            moves: Moves::default(),
+            acknowledge: BTreeMap::new(),
+            summarised: u64::MAX,
+            summary_due: 0,
+            ways: 0,
             sessions: Sessions::default(),
             subscriptions: Subscriptions::default(),
             requests: Requests::default(),
@@ -132,13 +188,16 @@ impl Broker {
             Event::Opened(opened) => self.open(*opened, now),
             Event::Inputs { session, inputs, ticket } => self.queue(session, inputs, ticket),
             Event::Closed { session, reason, refusal } => self.close(session, refusal, &reason, now),
-            Event::LinkOpened(_) | Event::LinkFrames { .. } | Event::LinkAlive(_) | Event::LinkClosed { .. } => {}
+            Event::LinkOpened(_) | Event::LinkFrames { .. } | Event::LinkAlive(_) | Event::LinkClosed { .. } => {
+                self.link_event(event, now);
+            }
             Event::Policy(policy) => self.apply(policy, now),
             Event::Wake => {}
-            Event::Drain => self.drain(),
+            Event::Drain => self.drain(now),
         }
         self.expire(now);
         self.work(now, random);
+        self.keep_mesh(now);
     }
 
     /// When to call [`Broker::handle`] with `Wake`, monotonic ms: `now` while work is left.
@@ -147,7 +206,19 @@ impl Broker {
             return Some(now.tick);
         }
         let expiry = self.expiries.first().map(|(at, _)| *at);
-        [self.requests.next_deadline(), self.nodes.next_deadline(), expiry].into_iter().flatten().min()
+        let summary = (self.summarised != self.nodes.changes()).then_some(self.summary_due);
+        let deadlines = [
+            self.requests.next_deadline(),
+            self.nodes.next_deadline(),
+            expiry,
+            summary,
+            self.mesh.next_deadline(),
+            self.asks.next_deadline(),
+            self.inquiries.next_deadline(),
+            self.outcomes.next_deadline(),
+            self.moves.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The log lines since the last call.
@@ -175,63 +246,71 @@ impl Broker {
         self.counters
     }
 
-    /// Requests under way.
+    /// Requests of this broker's sessions under way.
     pub fn requests_under_way(&self) -> usize {
-        self.requests.len()
+        self.asks.len()
+    }
+
+    /// The mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
     }
 
     fn queue(&mut self, session: SessionId, inputs: Vec<Input>, ticket: Ticket) {
         if self.sessions.get(session).is_none() || inputs.is_empty() {
             return;
         }
-        let lane = self.lanes.entry(session).or_insert_with(|| {
-            self.turns.push_back(session);
+        let id = LaneId::Session(session);
+        let lane = self.lanes.entry(id.clone()).or_insert_with(|| {
+            self.turns.push_back(id);
             Lane::default()
         });
         lane.tickets.push_back((inputs.len(), ticket));
-        lane.inputs.extend(inputs);
+        lane.work.extend(inputs.into_iter().map(Work::Input));
     }
 
-    /// Sessions take turns, one input or one slice of a fan-out each, until the budget is spent.
+    fn enqueue(&mut self, id: LaneId, work: Work) {
+        let lane = self.lanes.entry(id.clone()).or_insert_with(|| {
+            self.turns.push_back(id);
+            Lane::default()
+        });
+        lane.work.push_back(work);
+    }
+
+    /// Lanes take turns, one piece of work or one slice of a fan-out each, until the budget is spent.
     fn work(&mut self, now: Now, random: Random<'_>) {
         let mut budget = BUDGET;
         while budget > 0 {
-            let Some(session) = self.turns.pop_front() else { return };
-            let Some(lane) = self.lanes.get_mut(&session) else { continue };
-            let cost = if let Some(fanout) = lane.fanout.take() {
-                let (cost, rest) = self.deliver_slice(fanout, now);
-                if let Some(lane) = self.lanes.get_mut(&session) {
-                    lane.fanout = rest;
-                }
-                cost
-            } else if let Some(input) = lane.inputs.pop_front() {
-                if let Some((left, _)) = lane.tickets.front_mut() {
-                    *left -= 1;
-                    if *left == 0 {
-                        lane.tickets.pop_front();
+            let Some(id) = self.turns.pop_front() else { return };
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            let (cost, fanout) = if let Some(fanout) = lane.fanout.take() {
+                self.deliver_slice(fanout, now)
+            } else if let Some(work) = lane.work.pop_front() {
+                match work {
+                    Work::Input(input) => {
+                        lane.count_input();
+                        self.input(&id, input, now, random)
                     }
+                    Work::Order(order) => self.order(*order, now),
+                    Work::Deliver(key) => (1, self.release(key, now)),
                 }
-                let (cost, fanout) = self.input(session, input, now, random);
-                if let (Some(lane), Some(fanout)) = (self.lanes.get_mut(&session), fanout) {
-                    lane.fanout = Some(fanout);
-                }
-                cost
             } else {
-                0
+                (0, None)
             };
             budget = budget.saturating_sub(cost.max(1));
-            match self.lanes.get(&session) {
-                Some(lane) if lane.fanout.is_none() && lane.inputs.is_empty() => {
-                    self.lanes.remove(&session);
-                }
-                Some(_) => self.turns.push_back(session),
-                None => {}
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            lane.fanout = fanout;
+            if lane.fanout.is_none() && lane.work.is_empty() {
+                self.lanes.remove(&id);
+            } else {
+                self.turns.push_back(id);
             }
         }
     }
 
     /// One input of one session: what it cost, and the fan-out that it began.
-    fn input(&mut self, session: SessionId, input: Input, now: Now, random: Random<'_>) -> (usize, Option<Fanout>) {
+    fn input(&mut self, lane: &LaneId, input: Input, now: Now, random: Random<'_>) -> (usize, Option<Fanout>) {
+        let LaneId::Session(session) = *lane else { return (0, None) };
         match input {
             Input::Send(sent) => return self.send(session, *sent, now),
             Input::Subscribe { to, id, receipt } => match self.subscribe(session, to, id, random) {
@@ -304,14 +383,14 @@ impl Broker {
         self.notes.push(note);
     }
 
-    /// Whether the user of a session may write to a destination; the refusal says who and where.
-    fn may_write(&self, session: &Session, destination: &Destination) -> Result<(), Refusal> {
-        if self.access.allows(&session.user, Right::Write, destination) {
+    /// Whether a user may write to a destination; the refusal says who and where.
+    fn may_write(&self, user: &User, destination: &Destination) -> Result<(), Refusal> {
+        if self.access.allows(user, Right::Write, destination) {
             return Ok(());
         }
         Err(Refusal::new(
             Code::Denied,
-            format!("{} may not write to {destination}: no entry of the policy grants it", session.user.name),
+            format!("{} may not write to {destination}: no entry of the policy grants it", user.name),
         ))
     }
 
@@ -321,5 +400,20 @@ impl Broker {
     }
 }
 
+impl Lane {
+    /// An input is taken: its batch is dealt with when the last one is.
+    fn count_input(&mut self) {
+        if let Some((left, _)) = self.tickets.front_mut() {
+            *left -= 1;
+            if *left == 0 {
+                self.tickets.pop_front();
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod simulation;

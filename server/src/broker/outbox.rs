@@ -23,7 +23,7 @@ pub struct Message {
     /// Monotonic ms after which it need not be sent any more.
     pub expires: Option<u64>,
     /// The reply queue that whoever gets it may write to; none for a request, where only a node that was asked may.
-    pub answer_on: Option<Destination>,
+    pub answer_on: Option<Arc<Destination>>,
 }
 
 /// What a session is to write.

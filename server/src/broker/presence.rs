@@ -6,7 +6,7 @@ use super::event::{Now, Opened, SessionId, Subscribed};
 use super::note::{Note, Weight};
 use super::outbox::Item;
 use super::sessions::{Session, Subscription};
-use super::{Broker, Random};
+use super::{Broker, LaneId, Random};
 use muster_protocol::error::{Code, Refusal};
 use std::sync::Arc;
 
@@ -49,7 +49,11 @@ impl Broker {
                 self.counters.moved += 1;
                 self.close(older, Some(Refusal::new(Code::Moved, text)), "moved", now);
             }
-            row = Some(self.nodes.connect(hello, session, &user, now));
+            let new = self.nodes.connect(hello, session, &user, now);
+            if let Some(node) = self.nodes.get(new) {
+                self.moves.connected(node.born.number(), hello.id, hello.number);
+            }
+            row = Some(new);
         }
         let collective = row.is_some().then(|| user.collective.clone());
         // A fresh outbox has room for its first item.
@@ -93,7 +97,7 @@ impl Broker {
                     ));
                 }
                 let bits = (u128::from(random()) << 64) | u128::from(random());
-                let queue = self.queues.create(&self.settings.name, bits, id, subscription);
+                let queue = self.queues.create(self.mesh.me().as_str(), bits, id, subscription);
                 let queue = queue
                     .ok_or_else(|| Refusal::new(Code::Internal, "the broker's name does not make a queue name"))?;
                 session.queues.insert(name, queue);
@@ -155,7 +159,8 @@ impl Broker {
     pub(super) fn forget(&mut self, id: SessionId, reason: &str, now: Now) {
         let Some(session) = self.sessions.remove(id) else { return };
         session.outbox().close(None, false);
-        self.lanes.remove(&id);
+        self.lanes.remove(&LaneId::Session(id));
+        self.inquiries.forget(id);
         if let Some(at) = session.expires {
             self.expiries.remove(&(at, id));
         }
@@ -168,8 +173,8 @@ impl Broker {
         for subscription in &session.subscriptions {
             self.subscriptions.remove(id, &subscription.pattern);
         }
-        for key in self.requests.asked_by(id) {
-            self.requests.drop(key);
+        for serial in self.asks.asked_by(id) {
+            self.forget_ask(serial, now);
         }
         for queue in session.queues.values() {
             self.queues.remove(queue);
@@ -179,6 +184,9 @@ impl Broker {
             Note::new(Weight::Info, "session closed").with("session", id.0).with("user", user).with("reason", reason),
         );
         if let Some(row) = session.row {
+            if let Some(node) = self.nodes.get(row) {
+                self.moves.disconnected(node.born.number());
+            }
             self.lose(row, reason, now);
             let policy = self.access.clone();
             if let Some((node, Some(whole))) = self.nodes.disconnect(row, reason, &policy, now) {
@@ -230,11 +238,13 @@ impl Broker {
             self.close(id, Some(Refusal::new(Code::Revoked, text)), "revoked", now);
         }
         let policy = self.access.clone();
+        self.mesh.set_list(policy.brokers().keys().cloned(), now.tick);
         self.nodes.apply(&old, &policy);
         self.assert_again(now);
     }
 
-    pub(super) fn drain(&mut self) {
+    pub(super) fn drain(&mut self, now: Now) {
+        self.mesh.drain(now.tick);
         for (_, session) in self.sessions.iter() {
             session
                 .outbox()

@@ -1,18 +1,26 @@
-//! What does the broker answer by itself? Facts, find, report, node, cancel, explain: no agent is asked.
+//! What does the broker answer by itself? Facts, find, report, node, cancel, explain, mesh: no agent is asked.
+//!
+//! What nodes of other brokers are asked about is put to these brokers too; each answers for its own nodes by its own policy.
 
-use super::answers::Announced;
-use super::answers::{event_headers, json_bytes};
+use super::Broker;
+use super::access::User;
+use super::answers::{Announced, event_headers, json_bytes};
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
+use super::inquiries::{Asker, Due, Gather, Gathered};
+use super::mesh::Asked;
 use super::nodes::{Departed, Node, Whole, shown};
 use super::note::{Note, Weight};
-use super::{Broker, Session};
+use super::send::letter;
+use bytes::Bytes;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::facts::{NodeDocument, Path};
 use muster_protocol::filter::{Document, Filter};
-use muster_protocol::message::{NodeId, RequestId, header};
+use muster_protocol::link::{Answer, Ask, Query, Refused, Said, Word};
+use muster_protocol::message::{BrokerName, NodeId, header};
 use muster_protocol::request::{
-    CancelAnswer, Event, FindAnswer, FoundNode, Gone, GoneNode, NodeAnswer, Registered, ReportAnswer, ValueCount,
+    CancelAnswer, Event, FindAnswer, FoundNode, Gone, GoneNode, Missing, NodeAnswer, Registered, ReportAnswer,
+    ValueCount,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -26,18 +34,12 @@ const PARSED_MOST: usize = 64;
 /// Bytes of facts after which a page ends, so that no answer fills an outbox.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// Where an answer goes.
-struct Asker {
-    session: SessionId,
-    queue: Destination,
-    request: Option<RequestId>,
-}
-
 impl Broker {
     /// A SEND to a system destination; what it cost.
     pub(super) fn query(&mut self, id: SessionId, sent: Sent, now: Now) -> Result<usize, Refusal> {
         let Some(session) = self.sessions.get(id) else { return Ok(1) };
-        self.may_write(session, &sent.destination)?;
+        let user = session.user.clone();
+        self.may_write(&user, &sent.destination)?;
         let Some(reply_to) = &sent.reply_to else {
             return Err(Refusal::new(
                 Code::BadHeader,
@@ -47,9 +49,7 @@ impl Broker {
         let asker = Asker { session: id, queue: self.own_queue(id, reply_to)?, request: sent.request.clone() };
         match sent.purpose {
             Purpose::Facts(registration) => self.facts(&asker, registration, now),
-            Purpose::Find(find) => self.find(&asker, &sent.target, sent.nodes.as_deref(), &find, now),
-            Purpose::Report { fact, limit } => self.report(&asker, &sent.target, &fact, limit, now),
-            Purpose::Node { node, explain } => self.node(&asker, node, explain.as_ref(), now),
+            Purpose::Find(_) | Purpose::Report { .. } | Purpose::Node { .. } => self.inquire(asker, &user, sent, now),
             Purpose::Cancel(request) => {
                 let cancelled = self.cancel(id, &request, now)?;
                 self.reply_with(&asker, &CancelAnswer { cancelled }, now);
@@ -60,11 +60,163 @@ impl Broker {
                 self.reply_with(&asker, &answer, now);
                 Ok(1)
             }
+            Purpose::Mesh => {
+                let answer = self.mesh.answer();
+                self.reply_with(&asker, &answer, now);
+                Ok(16)
+            }
             Purpose::Message | Purpose::Request(_) | Purpose::Answer(_) => Err(Refusal::new(
                 Code::Unsupported,
                 format!("{}: there is no such system destination", sent.destination),
             )),
         }
+    }
+
+    /// Puts a question about nodes to all brokers that may have something to say, this one included.
+    fn inquire(&mut self, asker: Asker, user: &User, sent: Sent, now: Now) -> Result<usize, Refusal> {
+        let me = self.mesh.me().clone();
+        let filter = Broker::filter_of(user, &sent);
+        let asked = match &sent.purpose {
+            Purpose::Find(find) => {
+                Asked { nodes: true, target: filter.as_ref(), module: find.module.as_deref(), also_gone: true }
+            }
+            Purpose::Report { .. } => Asked { nodes: true, target: filter.as_ref(), ..Asked::default() },
+            _ => Asked::default(),
+        };
+        let audience = self.mesh.audience(None, asked);
+        let mut without: Vec<Missing> = audience.without;
+        let mut brokers: Vec<BrokerName> = audience.to;
+        brokers.push(me.clone());
+        brokers.sort();
+        let (gather, ask) = match &sent.purpose {
+            Purpose::Find(find) => {
+                let mut later = Vec::new();
+                if let Some(page) = &find.later {
+                    later = brokers.iter().filter(|broker| **broker > page.broker).cloned().collect();
+                    brokers.retain(|broker| *broker == page.broker);
+                    without.retain(|missing| missing.broker == page.broker.as_str());
+                }
+                let gather = Gather::Find { limit: find.limit, count: find.later.as_ref().map(|p| p.count), later };
+                let facts = find.facts.iter().map(ToString::to_string).collect();
+                let module = find.module.clone();
+                (gather, Ask::Find { facts, limit: find.limit as u64, from_row: find.from_row, module })
+            }
+            Purpose::Report { fact, limit } => {
+                (Gather::Report { limit: *limit }, Ask::Report { fact: fact.to_string(), limit: *limit as u64 })
+            }
+            Purpose::Node { node, explain } => {
+                let explain = explain.as_ref().map(ToString::to_string);
+                (Gather::Node { node: *node }, Ask::Node { node: *node, explain })
+            }
+            _ => return Ok(1),
+        };
+        // What this broker refuses is refused whole.
+        let (said, cost) = match self.say_of_nodes(user, &sent) {
+            Ok((said, cost)) => (Some(said), cost),
+            Err(refusal) if refusal.code == Code::NoSuchNode => (None, 64),
+            Err(refusal) => return Err(refusal),
+        };
+        let serial = self.inquiries.next_serial();
+        let query = Query { serial, letter: letter(&user.name, &Sent { reply_to: None, ..sent }), ask };
+        let others: Vec<BrokerName> = brokers.iter().filter(|broker| **broker != me).cloned().collect();
+        let others =
+            if matches!(&said, Some(Said::Node(node)) if node.state == "connected") { Vec::new() } else { others };
+        let said = said.unwrap_or_else(|| Said::Refused(unknown_here()));
+        self.inquiries.begin(asker, gather, query.clone(), brokers, without, now.tick);
+        self.inquiries.answer(serial, &me, said);
+        for broker in others {
+            self.say(&broker, Word::Query(query.clone()), Bytes::new(), now);
+        }
+        self.finish_inquiry(serial, now)?;
+        Ok(cost)
+    }
+
+    /// What this broker says of its own nodes, to a user of any broker; and what it cost.
+    fn say_of_nodes(&self, user: &User, sent: &Sent) -> Result<(Said, usize), Refusal> {
+        match &sent.purpose {
+            Purpose::Find(find) => self
+                .find(user, &sent.target, sent.nodes.as_deref(), find)
+                .map(|(answer, cost)| (Said::Find(answer), cost)),
+            Purpose::Report { fact, limit } => {
+                self.report_of(user, &sent.target, fact, *limit).map(|(answer, cost)| (Said::Report(answer), cost))
+            }
+            Purpose::Node { node, explain } => {
+                self.node(user, *node, explain.as_ref()).map(|answer| (Said::Node(Box::new(answer)), 64))
+            }
+            _ => Err(Refusal::new(Code::Unsupported, "this broker does not know the question")),
+        }
+    }
+
+    /// A question that another broker passes on for its user; what it cost.
+    pub(super) fn answer_query(
+        &mut self,
+        from: &BrokerName,
+        serial: u64,
+        user: &User,
+        sent: Sent,
+        now: Now,
+    ) -> Result<usize, Refusal> {
+        self.may_write(user, &sent.destination)?;
+        let (said, cost) = self.say_of_nodes(user, &sent)?;
+        self.say(from, Word::Answer(Answer { serial, said }), Bytes::new(), now);
+        Ok(cost)
+    }
+
+    pub(super) fn refuse_query(&mut self, from: &BrokerName, serial: u64, refusal: &Refusal, now: Now) {
+        let said = Said::Refused(Refused { code: refusal.code.to_string(), text: refusal.text.clone() });
+        self.say(from, Word::Answer(Answer { serial, said }), Bytes::new(), now);
+    }
+
+    /// A broker has answered a question.
+    pub(super) fn take_answer(&mut self, from: &BrokerName, answer: Answer, now: Now) {
+        self.inquiries.answer(answer.serial, from, answer.said);
+        self.close_inquiry(answer.serial, now);
+    }
+
+    /// A question wants to be looked at: ask again, or go on without a broker.
+    pub(super) fn look_at_inquiry(&mut self, serial: u64, now: Now) {
+        let mesh = &self.mesh;
+        let lost = |broker: &BrokerName| if mesh.reaches(broker) { None } else { mesh.lost_since(broker).or(Some(0)) };
+        match self.inquiries.look(serial, now.tick, lost) {
+            None => {}
+            Some(Due::Again(brokers)) => {
+                let Some(query) = self.inquiries.get(serial).map(|inquiry| inquiry.query.clone()) else { return };
+                for broker in brokers {
+                    self.say(&broker, Word::Query(query.clone()), Bytes::new(), now);
+                }
+            }
+            Some(Due::Silent(broker, why)) => {
+                let missing = self.mesh.silent(&broker, why);
+                self.inquiries.miss(serial, missing);
+                self.close_inquiry(serial, now);
+            }
+        }
+    }
+
+    fn close_inquiry(&mut self, serial: u64, now: Now) {
+        let asker = self.inquiries.get(serial).map(|inquiry| inquiry.asker.clone());
+        if let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) {
+            let answer = asker.request.is_some().then(|| (asker.request.clone(), asker.queue.clone()));
+            self.refuse(asker.session, refusal, answer, now);
+        }
+    }
+
+    fn finish_inquiry(&mut self, serial: u64, now: Now) -> Result<(), Refusal> {
+        match self.inquiries.finish(serial) {
+            None => {}
+            Some((asker, Gathered::Find(answer))) => self.reply_with(&asker, &answer, now),
+            Some((asker, Gathered::Report(answer))) => self.reply_with(&asker, &answer, now),
+            Some((asker, Gathered::Node(answer))) => self.reply_with(&asker, &answer, now),
+            Some((_, Gathered::NoSuchNode(node, without))) => {
+                let mut refusal = unknown(node);
+                if !without.is_empty() {
+                    let names: Vec<&str> = without.iter().map(|missing| missing.broker.as_str()).collect();
+                    refusal.text = format!("{}; these brokers could not be asked: {}", refusal.text, names.join(", "));
+                }
+                return Err(refusal);
+            }
+        }
+        Ok(())
     }
 
     fn facts(&mut self, asker: &Asker, registration: Registration, now: Now) -> Result<usize, Refusal> {
@@ -115,35 +267,33 @@ impl Broker {
     }
 
     /// The target of a find or report: hidden facts are refused; `all` shows what the scope shows and needs no further right.
-    fn visible<'a>(&self, session: &Session, target: &'a Target) -> Result<Option<&'a Filter>, Refusal> {
+    fn visible<'a>(&self, user: &User, target: &'a Target) -> Result<Option<&'a Filter>, Refusal> {
         match target {
-            Target::Filter(filter) => self.refuse_hidden(&session.user, filter).map(|()| Some(filter)),
+            Target::Filter(filter) => self.refuse_hidden(user, filter).map(|()| Some(filter)),
             Target::All => Ok(None),
             Target::Absent => Err(Refusal::new(Code::TargetRequired, "muster-target: give a filter, or `all`")),
         }
     }
 
-    fn refuse_hidden_path(&self, session: &Session, path: &Path) -> Result<(), Refusal> {
-        if self.access.hidden(&session.user).touches(path) {
+    fn refuse_hidden_path(&self, user: &User, path: &Path) -> Result<(), Refusal> {
+        if self.access.hidden(user).touches(path) {
             return Err(Refusal::new(Code::HiddenFact, format!("{path}: the policy hides this fact")));
         }
         Ok(())
     }
 
     fn find(
-        &mut self,
-        asker: &Asker,
+        &self,
+        user: &User,
         target: &Target,
         only: Option<&[NodeId]>,
         find: &Find,
-        now: Now,
-    ) -> Result<usize, Refusal> {
-        let Some(session) = self.sessions.get(asker.session) else { return Ok(1) };
-        let filter = self.visible(session, target)?;
+    ) -> Result<(FindAnswer, usize), Refusal> {
+        let filter = self.visible(user, target)?;
         for path in &find.facts {
-            self.refuse_hidden_path(session, path)?;
+            self.refuse_hidden_path(user, path)?;
         }
-        let scope = session.user.scope.as_ref();
+        let scope = user.scope.as_ref();
         let looked_at = self.nodes.cost(filter, scope);
         let mut rows = self.nodes.matching(filter, scope);
         if let Some(module) = &find.module {
@@ -153,7 +303,7 @@ impl Broker {
             rows &= only.iter().filter_map(|id| self.nodes.row(id)).collect::<roaring::RoaringBitmap>();
         }
         let count = rows.len();
-        let hidden = self.access.hidden(&session.user);
+        let hidden = self.access.hidden(user);
         let limit = if find.facts.is_empty() { find.limit } else { find.limit.min(PARSED_MOST) };
         rows.remove_range(..find.from_row);
         let (mut page, mut nodes, mut bytes) = (rows.iter(), Vec::new(), 0);
@@ -176,17 +326,15 @@ impl Broker {
             });
         }
         let next = page.next().map(|row| row.to_string());
-        let gone = match find.from_row {
-            0 if only.is_none() => self.nodes.gone_matching(filter, scope, GONE_MOST),
+        let gone = match find.later {
+            None if only.is_none() => self.nodes.gone_matching(filter, scope, GONE_MOST),
             _ => Vec::new(),
         };
         let gone = gone.into_iter().map(|gone| gone_node(gone, |path| hidden.touches(path))).collect();
         // What a node that registers will report is not known, so nobody with a scope learns of it.
         let registering = if scope.is_none() { self.nodes.registering() as u64 } else { 0 };
         let cost = nodes.len() * if find.facts.is_empty() { 1 } else { 8 };
-        let answer = FindAnswer { count, nodes, next, registering, gone, without: Vec::new() };
-        self.reply_with(asker, &answer, now);
-        Ok(64 + looked_at + cost)
+        Ok((FindAnswer { count, nodes, next, registering, gone, without: Vec::new() }, 64 + looked_at + cost))
     }
 
     fn facts_of(&self, row: u32, paths: &[Path], hides: impl Fn(&Path) -> bool) -> Map<String, Value> {
@@ -195,19 +343,17 @@ impl Broker {
         paths.iter().filter_map(|path| Some((path.to_string(), value(path)?))).collect()
     }
 
-    fn report(
-        &mut self,
-        asker: &Asker,
+    fn report_of(
+        &self,
+        user: &User,
         target: &Target,
         fact: &Path,
         limit: usize,
-        now: Now,
-    ) -> Result<usize, Refusal> {
-        let Some(session) = self.sessions.get(asker.session) else { return Ok(1) };
-        let filter = self.visible(session, target)?;
-        self.refuse_hidden_path(session, fact)?;
-        let looked_at = self.nodes.cost(filter, session.user.scope.as_ref());
-        let rows = self.nodes.matching(filter, session.user.scope.as_ref());
+    ) -> Result<(ReportAnswer, usize), Refusal> {
+        let filter = self.visible(user, target)?;
+        self.refuse_hidden_path(user, fact)?;
+        let looked_at = self.nodes.cost(filter, user.scope.as_ref());
+        let rows = self.nodes.matching(filter, user.scope.as_ref());
         let report = self.nodes.index().report(fact, &rows);
         let more = report.values.len().saturating_sub(limit) as u64;
         let values = report.values.into_iter().take(limit);
@@ -215,16 +361,14 @@ impl Broker {
             .map(|(value, count)| ValueCount { value: serde_json::to_value(value).unwrap_or_default(), count })
             .collect();
         let missing = report.missing + report.without_value;
-        self.reply_with(asker, &ReportAnswer { count: rows.len(), values, missing, more, without: Vec::new() }, now);
-        Ok(256 + looked_at)
+        Ok((ReportAnswer { count: rows.len(), values, missing, more, without: Vec::new() }, 256 + looked_at))
     }
 
-    fn node(&mut self, asker: &Asker, id: NodeId, explain: Option<&Filter>, now: Now) -> Result<usize, Refusal> {
-        let Some(session) = self.sessions.get(asker.session) else { return Ok(1) };
+    fn node(&self, user: &User, id: NodeId, explain: Option<&Filter>) -> Result<NodeAnswer, Refusal> {
         if let Some(filter) = explain {
-            self.refuse_hidden(&session.user, filter)?;
+            self.refuse_hidden(user, filter)?;
         }
-        let hidden = self.access.hidden(&session.user);
+        let hidden = self.access.hidden(user);
         let (whole, collective, since, gone, display) = if let Some(row) = self.nodes.row(&id) {
             let node = self.nodes.get(row).ok_or_else(|| unknown(id))?;
             let whole = self.nodes.whole(row, &self.access);
@@ -236,7 +380,7 @@ impl Broker {
             (whole, node.collective.to_string(), node.since, gone, node.display())
         };
         // A node outside the scope, or one whose facts are not known yet, must look like none to a scoped user.
-        let scope = session.user.scope.as_ref();
+        let scope = user.scope.as_ref();
         let inside =
             |scope: &Filter| whole.as_ref().is_some_and(|w| scope.matches(w.effective.as_value(), &w.document.classes));
         if !scope.is_none_or(inside) {
@@ -259,7 +403,7 @@ impl Broker {
             modules: Default::default(),
             display: shown(display, |path| hidden.touches(path)),
             explanation: None,
-            broker: self.settings.name.clone(),
+            broker: self.mesh.me().to_string(),
         };
         if let Some(whole) = whole {
             if let Some(filter) = explain {
@@ -271,8 +415,7 @@ impl Broker {
             answer.classes = whole.document.classes.iter().cloned().collect();
             answer.modules = whole.document.modules.clone();
         }
-        self.reply_with(asker, &answer, now);
-        Ok(64)
+        Ok(answer)
     }
 
     fn reply_with(&mut self, asker: &Asker, answer: &impl Serialize, now: Now) {
@@ -284,6 +427,10 @@ impl Broker {
 
 fn unknown(id: NodeId) -> Refusal {
     Refusal::new(Code::NoSuchNode, format!("{id}: no such node is known here, or it is outside your scope"))
+}
+
+fn unknown_here() -> Refused {
+    Refused { code: Code::NoSuchNode.to_string(), text: "not here".to_owned() }
 }
 
 fn gone_node(gone: &Departed, hides: impl Fn(&Path) -> bool) -> GoneNode {

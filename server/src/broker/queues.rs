@@ -2,7 +2,7 @@
 
 use super::event::SessionId;
 use muster_protocol::destination::Destination;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A reply queue.
@@ -12,8 +12,6 @@ pub struct ReplyQueue {
     pub owner: SessionId,
     /// Id of the owner's subscription.
     pub subscription: Arc<str>,
-    /// Who got a message that names it as `reply-to`: they may write to it.
-    pub heard: HashSet<SessionId>,
     /// Once requests are answered on it, only nodes that were asked may write to it.
     pub for_requests: bool,
 }
@@ -32,20 +30,13 @@ impl Queues {
         subscription: Arc<str>,
     ) -> Option<Destination> {
         let name = Destination::parse(&format!("/remote-temp-queue/{broker}.{bits:032x}")).ok()?;
-        self.0.insert(name.clone(), ReplyQueue { owner, subscription, heard: HashSet::new(), for_requests: false });
+        self.0.insert(name.clone(), ReplyQueue { owner, subscription, for_requests: false });
         Some(name)
     }
 
     /// Looks a queue up.
     pub fn get(&self, name: &Destination) -> Option<&ReplyQueue> {
         self.0.get(name)
-    }
-
-    /// A session has got a message that is to be answered here.
-    pub fn heard(&mut self, name: &Destination, session: SessionId) {
-        if let Some(queue) = self.0.get_mut(name) {
-            queue.heard.insert(session);
-        }
     }
 
     /// From now on only nodes that were asked may write to it.

@@ -1,27 +1,34 @@
-//! Which requests are under way, and who has not answered? Every target ends in exactly one state.
+//! Which requests are under way at this broker's nodes, and who has not answered? Every target ends in exactly one state.
+//!
+//! This is the side of the nodes; `asks.rs` is that of the caller. What happens here is told to the ingress, wherever it is.
 
-use super::event::SessionId;
+use super::event::Sent;
+use super::nodes::Generation;
 use muster_protocol::destination::Destination;
+use muster_protocol::filter::Filter;
+use muster_protocol::link::RequestKey;
 use muster_protocol::message::RequestId;
-use muster_protocol::request::{Done, State};
 use roaring::RoaringBitmap;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// A request, unique in this broker's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(u64);
 
+/// Requests that are remembered when they are over, so that a late copy is not taken for a new one.
+const REMEMBERED: usize = 65_536;
+
 /// What was asked, by whom, and where answers go.
 #[derive(Debug)]
 pub struct Asked {
-    /// Who asked.
-    pub caller: SessionId,
+    /// The ingress and its number for it.
+    pub key: RequestKey,
     /// The caller's user name.
     pub user: Arc<str>,
     /// The caller's id.
     pub id: RequestId,
-    /// The reply queue, by the broker's name.
+    /// The reply queue, by the ingress's name.
     pub queue: Destination,
     /// To which action topic it went: a cancel follows it there.
     pub destination: Destination,
@@ -36,51 +43,71 @@ pub struct Pending {
     pub deadline: u64,
     /// The caller has cancelled it.
     pub cancelled: bool,
-    /// The fan-out is still going on.
-    pub delivering: bool,
+    /// Its targets are still being named, or delivered to.
+    pub busy: bool,
+    /// What to deliver once the ingress says so.
+    pub held: Option<Held>,
     /// Rows that have not answered. A row leaves when its session ends, before it can be taken by another node.
     pub waiting: RoaringBitmap,
     started: RoaringBitmap,
-    states: BTreeMap<State, u64>,
+}
+
+/// A delivery that waits for COMMIT.
+#[derive(Debug)]
+pub struct Held {
+    /// What.
+    pub sent: Box<Sent>,
+    /// To whom, as they were frozen.
+    pub rows: RoaringBitmap,
+    /// When.
+    pub frozen: Generation,
+    /// Target and scope.
+    pub filter: Option<Filter>,
+}
+
+/// What a request that came is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// New.
+    As(Key),
+    /// This very request is here, or was.
+    Before,
+    /// The user has another request of this id under way.
+    Taken,
 }
 
 /// All requests under way.
 #[derive(Debug, Default)]
 pub struct Requests {
     pending: HashMap<Key, Pending>,
+    by_key: HashMap<RequestKey, Key>,
     by_id: HashMap<(Destination, RequestId), Key>,
     /// A node knows a request by its caller and id, whatever connection or queue it came by.
     by_caller: HashSet<(Arc<str>, RequestId)>,
     deadlines: BTreeSet<(u64, Key)>,
+    over: HashSet<RequestKey>,
+    over_order: VecDeque<RequestKey>,
     last: u64,
 }
 
 impl Requests {
-    /// Begins the accounting of the frozen targets, due at `deadline` (monotonic ms).
-    /// `None`: this user already has a request with this id under way.
-    pub fn begin(&mut self, asked: Asked, targets: RoaringBitmap, deadline: u64) -> Option<Key> {
-        let name = (asked.queue.clone(), asked.id.clone());
+    /// Begins with the frozen targets, due at `deadline` (monotonic ms).
+    pub fn begin(&mut self, asked: Asked, targets: RoaringBitmap, held: Option<Held>, deadline: u64) -> Begun {
+        if self.by_key.contains_key(&asked.key) || self.over.contains(&asked.key) {
+            return Begun::Before;
+        }
         if !self.by_caller.insert((asked.user.clone(), asked.id.clone())) {
-            return None;
+            return Begun::Taken;
         }
         self.last += 1;
         let key = Key(self.last);
-        self.by_id.insert(name, key);
+        self.by_key.insert(asked.key.clone(), key);
+        self.by_id.insert((asked.queue.clone(), asked.id.clone()), key);
         self.deadlines.insert((deadline, key));
-        let (waiting, states) = (targets, BTreeMap::new());
-        self.pending.insert(
-            key,
-            Pending {
-                asked,
-                deadline,
-                cancelled: false,
-                delivering: true,
-                waiting,
-                started: RoaringBitmap::new(),
-                states,
-            },
-        );
-        Some(key)
+        let started = RoaringBitmap::new();
+        let pending = Pending { asked, deadline, cancelled: false, busy: true, held, waiting: targets, started };
+        self.pending.insert(key, pending);
+        Begun::As(key)
     }
 
     /// Looks at a request.
@@ -88,14 +115,14 @@ impl Requests {
         self.pending.get(&key)
     }
 
+    /// The request of an ingress's number.
+    pub fn of(&self, key: &RequestKey) -> Option<Key> {
+        self.by_key.get(key).copied()
+    }
+
     /// The request of a reply queue and id.
     pub fn find(&self, queue: &Destination, id: &RequestId) -> Option<Key> {
         self.by_id.get(&(queue.clone(), id.clone())).copied()
-    }
-
-    /// The caller's request of this id.
-    pub fn of_caller(&self, caller: SessionId, id: &RequestId) -> Option<Key> {
-        self.pending.iter().find(|(_, p)| p.asked.caller == caller && p.asked.id == *id).map(|(key, _)| *key)
     }
 
     /// The row has begun. False if it said so before, or is not waited for.
@@ -103,52 +130,61 @@ impl Requests {
         self.pending.get_mut(&key).is_some_and(|pending| pending.waiting.contains(row) && pending.started.insert(row))
     }
 
-    /// The row ends in `state`. False if it was not asked or has already ended: nothing changes then.
-    pub fn settle(&mut self, key: Key, row: u32, state: State) -> bool {
-        let Some(pending) = self.pending.get_mut(&key) else { return false };
-        if !pending.waiting.remove(row) {
-            return false;
-        }
-        *pending.states.entry(state).or_default() += 1;
-        true
+    /// The row has ended. False if it was not asked or had ended before: nothing changes then.
+    pub fn settle(&mut self, key: Key, row: u32) -> bool {
+        self.pending.get_mut(&key).is_some_and(|pending| pending.waiting.remove(row))
     }
 
-    /// Every row that still waits ends in `state`; the rows, in order.
-    pub fn settle_rest(&mut self, key: Key, state: State) -> RoaringBitmap {
-        let Some(pending) = self.pending.get_mut(&key) else { return RoaringBitmap::new() };
-        let rest = std::mem::take(&mut pending.waiting);
-        if !rest.is_empty() {
-            *pending.states.entry(state).or_default() += rest.len();
-        }
-        rest
+    /// Every row that still waits ends; the rows, in order.
+    pub fn settle_rest(&mut self, key: Key) -> RoaringBitmap {
+        self.pending.get_mut(&key).map(|pending| std::mem::take(&mut pending.waiting)).unwrap_or_default()
     }
 
-    /// The fan-out is over.
-    pub fn delivered(&mut self, key: Key) {
+    /// Naming or delivery goes on, or is over.
+    pub fn set_busy(&mut self, key: Key, busy: bool) {
         if let Some(pending) = self.pending.get_mut(&key) {
-            pending.delivering = false;
+            pending.busy = busy;
         }
     }
 
-    /// Ends a request in which nobody waits and whose fan-out is over: its account. `None`: not yet.
-    pub fn finish(&mut self, key: Key) -> Option<(Pending, Done)> {
-        let pending = self.pending.get(&key)?;
-        if pending.delivering || !pending.waiting.is_empty() {
-            return None;
-        }
-        let mut pending = self.drop(key)?;
-        let states = std::mem::take(&mut pending.states);
-        Some((pending, Done { states, without: Vec::new() }))
+    /// Takes what was held, to deliver it, due from now on at `deadline` (monotonic ms). `None`: nothing is held (any more).
+    pub fn release(&mut self, key: Key, deadline: u64) -> Option<Held> {
+        let pending = self.pending.get_mut(&key)?;
+        let held = pending.held.take()?;
+        self.deadlines.remove(&(pending.deadline, key));
+        pending.deadline = deadline;
+        self.deadlines.insert((deadline, key));
+        Some(held)
     }
 
-    /// Forgets a request whose caller has left.
+    /// Ends a request in which nobody waits and nothing goes on. False: not yet.
+    pub fn finish(&mut self, key: Key) -> bool {
+        let is_over = |pending: &Pending| !pending.busy && pending.held.is_none() && pending.waiting.is_empty();
+        self.pending.get(&key).is_some_and(is_over) && self.drop(key).is_some()
+    }
+
+    /// Ends a request, whoever waits; it is remembered, so that a late copy is not taken for a new one.
     pub fn drop(&mut self, key: Key) -> Option<Pending> {
         let pending = self.pending.remove(&key)?;
-        let Asked { user, id, queue, .. } = &pending.asked;
+        let Asked { key: name, user, id, queue, .. } = &pending.asked;
+        self.by_key.remove(name);
         self.by_id.remove(&(queue.clone(), id.clone()));
         self.by_caller.remove(&(user.clone(), id.clone()));
         self.deadlines.remove(&(pending.deadline, key));
+        self.remember(name.clone());
         Some(pending)
+    }
+
+    /// A request that came, or may still come, is over.
+    pub fn remember(&mut self, key: RequestKey) {
+        if self.over.insert(key.clone()) {
+            self.over_order.push_back(key);
+            if self.over_order.len() > REMEMBERED
+                && let Some(oldest) = self.over_order.pop_front()
+            {
+                self.over.remove(&oldest);
+            }
+        }
     }
 
     /// The rest must confirm by `deadline` (monotonic ms), after which it counts as cancelled.
@@ -169,9 +205,9 @@ impl Requests {
         keys
     }
 
-    /// Requests of a caller.
-    pub fn asked_by(&self, caller: SessionId) -> Vec<Key> {
-        self.pending.iter().filter(|(_, p)| p.asked.caller == caller).map(|(key, _)| *key).collect()
+    /// Requests that came from an ingress of that name.
+    pub fn from_ingress(&self, matches: impl Fn(&RequestKey) -> bool) -> Vec<Key> {
+        self.pending.iter().filter(|(_, p)| matches(&p.asked.key)).map(|(key, _)| *key).collect()
     }
 
     /// A request whose deadline has come at `now` (monotonic ms).
@@ -205,11 +241,12 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_protocol::message::BrokerName;
     use proptest::prelude::*;
 
-    fn asked() -> Asked {
+    fn asked(serial: u64) -> Asked {
         Asked {
-            caller: SessionId(1),
+            key: RequestKey { broker: BrokerName::parse("noc1").expect("a name"), instance: 1, serial },
             user: "op".into(),
             id: RequestId::parse("r1").expect("an id"),
             queue: Destination::parse("/remote-temp-queue/b.1").expect("a queue"),
@@ -217,47 +254,51 @@ mod tests {
         }
     }
 
+    fn begin(requests: &mut Requests, serial: u64, targets: u32) -> Key {
+        match requests.begin(asked(serial), (0..targets).collect(), None, 100) {
+            Begun::As(key) => key,
+            other => panic!("{other:?}"),
+        }
+    }
+
     proptest! {
-        /// Whatever is reported, in whatever order and however often: every target is counted once.
+        /// Whatever is reported, in whatever order and however often: every target ends once.
         #[test]
-        fn every_target_ends_in_exactly_one_state(
+        fn every_target_ends_once(
             targets in 0u32..20,
-            reports in proptest::collection::vec((0u32..25, 0usize..State::ALL.len()), 0..80),
+            reports in proptest::collection::vec(0u32..25, 0..80),
         ) {
             let mut requests = Requests::default();
-            let key = requests.begin(asked(), (0..targets).collect(), 100).expect("new");
-            let mut first = BTreeMap::new();
-            for (row, state) in reports {
-                let state = State::ALL[state];
-                let counted = requests.settle(key, row, state);
-                prop_assert_eq!(counted, row < targets && !first.contains_key(&row));
-                if counted {
-                    first.insert(row, state);
-                }
-                prop_assert!(requests.finish(key).is_none(), "the fan-out is not over");
+            let key = begin(&mut requests, 1, targets);
+            let mut ended = BTreeSet::new();
+            for row in reports {
+                let counted = requests.settle(key, row);
+                prop_assert_eq!(counted, row < targets && ended.insert(row));
+                prop_assert!(!requests.finish(key), "the fan-out is not over");
             }
-            let rest = requests.settle_rest(key, State::Expired);
-            prop_assert_eq!(rest.len() as usize + first.len(), targets as usize);
-            requests.delivered(key);
-            let (_, done) = requests.finish(key).expect("all are accounted for");
-            prop_assert_eq!(done.states.values().sum::<u64>(), u64::from(targets));
+            let rest = requests.settle_rest(key);
+            prop_assert_eq!(rest.len() as usize + ended.len(), targets as usize);
+            requests.set_busy(key, false);
+            prop_assert!(requests.finish(key));
             prop_assert!(requests.is_empty() && requests.next_deadline().is_none());
         }
     }
 
     #[test]
-    fn an_id_is_taken_until_its_request_ends() {
+    fn an_id_is_taken_until_its_request_ends_and_a_late_copy_is_no_new_request() {
         let mut requests = Requests::default();
-        let key = requests.begin(asked(), (0..1).collect(), 100).expect("new");
-        assert!(requests.begin(asked(), (0..1).collect(), 100).is_none());
+        let key = begin(&mut requests, 1, 1);
+        assert_eq!(requests.begin(asked(1), RoaringBitmap::new(), None, 100), Begun::Before);
+        assert_eq!(requests.begin(asked(2), RoaringBitmap::new(), None, 100), Begun::Taken);
         requests.drop(key);
-        assert!(requests.begin(asked(), (0..1).collect(), 100).is_some());
+        assert_eq!(requests.begin(asked(1), RoaringBitmap::new(), None, 100), Begun::Before);
+        begin(&mut requests, 2, 1);
     }
 
     #[test]
     fn a_cancel_never_lengthens_the_deadline() {
         let mut requests = Requests::default();
-        let key = requests.begin(asked(), (0..1).collect(), 100).expect("new");
+        let key = begin(&mut requests, 1, 1);
         requests.cancel(key, 500);
         assert_eq!((requests.next_deadline(), requests.due(99)), (Some(100), None));
         requests.cancel(key, 50);

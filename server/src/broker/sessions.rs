@@ -4,7 +4,7 @@ use super::access::{GroupSet, User};
 use super::event::SessionId;
 use super::outbox::{Full, Item, Message, Outbox};
 use muster_protocol::destination::{Destination, Pattern};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,7 +25,37 @@ pub struct Session {
     pub in_flight: usize,
     /// When it ends because its user expires, monotonic ms.
     pub expires: Option<u64>,
+    /// Reply queues that messages it got have named: it may write to them.
+    pub heard: Heard,
     outbox: Outbox,
+}
+
+/// The reply queues of the messages that a session got last, wherever these queues are.
+#[derive(Debug, Default)]
+pub struct Heard {
+    order: VecDeque<Arc<Destination>>,
+    known: HashSet<Arc<Destination>>,
+}
+
+/// Reply queues that one session may have to answer.
+const HEARD_MOST: usize = 1_024;
+
+impl Heard {
+    /// Whether a message that names this queue was delivered.
+    pub fn contains(&self, queue: &Destination) -> bool {
+        self.known.contains(queue)
+    }
+
+    fn insert(&mut self, queue: &Arc<Destination>) {
+        if self.known.insert(queue.clone()) {
+            self.order.push_back(queue.clone());
+            if self.order.len() > HEARD_MOST
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.known.remove(&oldest);
+            }
+        }
+    }
 }
 
 /// One topic subscription.
@@ -83,6 +113,7 @@ impl Session {
             row: None,
             in_flight: 0,
             expires: None,
+            heard: Heard::default(),
             outbox,
         }
     }
@@ -136,7 +167,7 @@ impl Sessions {
 
     /// The one function that delivers a message: nothing reaches a session but through the check in here.
     pub fn deliver(&mut self, to: SessionId, message: &Arc<Message>, permit: Permit<'_>, now: u64) -> Delivery {
-        let Some(session) = self.open.get(&to) else { return Delivery::NotWanted };
+        let Some(session) = self.open.get_mut(&to) else { return Delivery::NotWanted };
         let subscription = match permit {
             Permit::Topic { destination, readers } => {
                 if !readers.intersects(&session.user.groups) {
@@ -152,7 +183,12 @@ impl Sessions {
         self.delivered += 1;
         match session.outbox.push(Item::Message { message: message.clone(), subscription, number: self.delivered }, now)
         {
-            Ok(()) => Delivery::Done,
+            Ok(()) => {
+                if let Some(queue) = &message.answer_on {
+                    session.heard.insert(queue);
+                }
+                Delivery::Done
+            }
             Err(Full) => Delivery::Full,
         }
     }

@@ -14,22 +14,26 @@ pub struct Subscriptions {
     exact: HashMap<String, BTreeSet<SessionId>>,
     /// Patterns with wildcards: each is tried.
     wild: HashMap<String, (Pattern, BTreeSet<SessionId>)>,
+    /// The set of patterns is another one than at the last look.
+    changed: bool,
 }
 
 impl Subscriptions {
     /// Notes that `session` wants what `pattern` matches.
     pub fn add(&mut self, session: SessionId, pattern: &Pattern) {
         let text = pattern.to_string();
+        let before = self.len();
         if pattern.is_concrete() {
             self.exact.entry(text).or_default().insert(session);
         } else {
             self.wild.entry(text).or_insert_with(|| (pattern.clone(), BTreeSet::new())).1.insert(session);
         }
+        self.changed |= self.len() != before;
     }
 
     /// Takes it back. The caller makes sure that the session has no second subscription to the same pattern.
     pub fn remove(&mut self, session: SessionId, pattern: &Pattern) {
-        let text = pattern.to_string();
+        let (text, before) = (pattern.to_string(), self.len());
         if pattern.is_concrete() {
             if let Some(sessions) = self.exact.get_mut(&text) {
                 sessions.remove(&session);
@@ -43,6 +47,17 @@ impl Subscriptions {
                 self.wild.remove(&text);
             }
         }
+        self.changed |= self.len() != before;
+    }
+
+    /// Whether the set of patterns has changed since the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// All patterns.
+    pub fn patterns(&self) -> BTreeSet<String> {
+        self.exact.keys().chain(self.wild.keys()).cloned().collect()
     }
 
     /// The sessions with at least one matching subscription, each once, in order.

@@ -110,7 +110,7 @@ impl House {
     fn new() -> House {
         let memory = Memory { gone_for: 3_600_000, gone_most: 100 };
         let settings = Settings {
-            name: "noc1".into(),
+            name: muster_protocol::message::BrokerName::parse("noc1").expect("a name"),
             instance: 1,
             incarnation: 1,
             born: 0,

@@ -51,6 +51,7 @@ fn request(prepare: &Prepare, body: &Bytes) -> Result<Sent, Refusal> {
         max_targets: None,
         expect_targets: None,
         dry_run: prepare.dry_run,
+        allow_partial: false,
     };
     sent(&prepare.letter, body, &[Kind::Topic], Purpose::Request(terms))
 }
@@ -63,7 +64,7 @@ fn question(query: &Query, body: &Bytes) -> Result<Sent, Refusal> {
                 return Err(Refusal::new(Code::BadBody, format!("facts: at most {FACTS_MOST} to a query")));
             }
             let facts = facts.iter().map(|path| fact_path(path)).collect::<Result<_, _>>()?;
-            let find = Find { facts, limit: rows(*limit)?, from_row: *from_row, module: module.clone() };
+            let find = Find { facts, limit: rows(*limit)?, from_row: *from_row, later: None, module: module.clone() };
             ("find", Purpose::Find(find))
         }
         Ask::Report { fact, limit } => ("report", Purpose::Report { fact: fact_path(fact)?, limit: rows(*limit)? }),

@@ -1,5 +1,6 @@
 //! Does each command say and return what it should? Whole commands against a broker that plays a script.
 
+mod mesh;
 mod queries;
 mod requests;
 
@@ -109,6 +110,11 @@ fn arguments_parse_or_are_refused() {
             "--ndjson",
         ],
         &["ping", "--all"],
+        &["ping", "--all", "--max-targets", "9", "--allow-partial"],
+        &["run", "a.b", "--all", "--allow-partial"],
+        &["mesh"],
+        &["mesh", "--dot"],
+        &["mesh", "--json"],
         &["facts", "os.family", "cpu.count", "--all"],
         &["report", "os.family", "-C", "web"],
         &["inventory", "n-aaaaaaaaaaaaaaaaaaaa"],
@@ -132,6 +138,8 @@ fn arguments_parse_or_are_refused() {
         &["inventory", "web1.example.net"],
         &["admin", "explain", "bob", "drink", "/topic/x"],
         &["--broker", "tcp://x", "find", "--all"],
+        &["mesh", "--dot", "--json"],
+        &["mesh", "--all"],
         &["completion", "tcsh"],
     ];
     for arguments in bad {

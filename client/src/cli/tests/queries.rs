@@ -75,11 +75,12 @@ async fn reports_facts_and_inventories() {
         assert_eq!(body, json!({"node": node(1)}));
         let facts = json!({"customer": "acme", "os": {"family": "De\u{7}bian"}, "broker": {"name": "noc1"}});
         let body = json!({"id": node(1), "state": "connected", "collective": "prod", "since": 0, "facts": facts,
-            "asserted": ["customer"], "classes": ["web"], "modules": {"node": "h"}, "display": {}});
+            "asserted": ["customer"], "classes": ["web"], "modules": {"node": "h"}, "display": {}, "broker": "noc1"});
         peer.answer(&asked, body).await;
     })
     .await;
     assert_eq!(code, 0);
+    assert!(out.contains("state       connected\nbroker      noc1\n"), "{out}");
     assert!(
         out.contains(
             "broker.name  noc1     observed\ncustomer     acme     asserted\nos.family    De␇bian  reported\n"
@@ -120,6 +121,6 @@ async fn explanations_are_trees_and_exit_codes() {
 async fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, out, _) = muster(&["completion", shell], &[], |_, _| async {}).await;
-        assert!(code == 0 && out.contains("inventory"), "{shell}");
+        assert!(code == 0 && ["inventory", "mesh", "allow-partial"].iter().all(|word| out.contains(word)), "{shell}");
     }
 }

@@ -92,6 +92,11 @@ impl User {
         User { groups: GroupSet::default(), ..self.clone() }
     }
 
+    /// Whether what the user sends counts, wherever it came in. `now` is Unix seconds.
+    pub fn is_usable(&self, now: u64) -> bool {
+        !self.disabled && self.expires.is_none_or(|end| now < end)
+    }
+
     /// Why the user may not log in from this address at this time (Unix seconds), for the log; `None` if they may.
     /// The peer is told none of it: every failed login gets one answer.
     pub fn barred(&self, address: IpAddr, now: u64) -> Option<&'static str> {

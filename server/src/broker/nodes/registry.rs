@@ -20,6 +20,13 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
+impl Generation {
+    /// Its place in the order.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// A node that is connected.
 #[derive(Debug)]
 pub struct Node {
@@ -97,6 +104,8 @@ pub struct Nodes {
     index: Index,
     registering: usize,
     births: u64,
+    /// Raised with each change of what a summary says.
+    changes: u64,
     gone: HashMap<u32, Departed>,
     /// The oldest first. A place whose number is not its node's any more is stale.
     gone_order: VecDeque<Place>,
@@ -126,6 +135,7 @@ impl Nodes {
             index: Index::default(),
             registering: 0,
             births: 0,
+            changes: 0,
             gone: HashMap::new(),
             gone_order: VecDeque::new(),
             gone_rows: HashMap::new(),
@@ -155,6 +165,7 @@ impl Nodes {
             self.rows[row as usize] = Some(node);
         }
         self.by_id.insert(hello.id, row);
+        self.changes += 1;
         self.registering += 1;
         row
     }
@@ -179,6 +190,7 @@ impl Nodes {
             Some((before, _)) => self.index.update(Row(row), described(&view(before)?, before), after),
             None => self.index.insert(Row(row), after),
         }
+        self.changes += 1;
         let id = node.id;
         let document = Document {
             json: registration.json.clone(),
@@ -196,6 +208,7 @@ impl Nodes {
     /// The node's session has ended; its effective facts if it had registered.
     pub fn disconnect(&mut self, row: u32, reason: &str, policy: &Policy, now: Now) -> Option<(Node, Option<Whole>)> {
         let mut node = self.rows.get_mut(row as usize)?.take()?;
+        self.changes += 1;
         self.free.push(row);
         self.by_id.remove(&node.id);
         self.index.remove(Row(row));
@@ -239,6 +252,7 @@ impl Nodes {
         while let Some(&place) = self.gone_order.front().filter(|place| place.forget_at <= now) {
             self.gone_order.pop_front();
             self.drop_place(place);
+            self.changes += 1;
         }
     }
 
@@ -250,6 +264,7 @@ impl Nodes {
     /// Computes effective and display facts anew where the policy `new` makes others of them than `old` did.
     /// What passes a limit now is found by nobody until it changes.
     pub fn apply(&mut self, old: &Policy, new: &Policy) {
+        self.changes += 1;
         let all = old.asserted().ne(new.asserted()) || old.display() != new.display();
         for (row, node) in self.rows.iter_mut().enumerate() {
             let Some(node) = node else { continue };
@@ -322,6 +337,11 @@ impl Nodes {
     /// A gone node's document, parsed.
     pub fn whole_departed(&self, gone: &Departed, policy: &Policy) -> Option<Whole> {
         whole(policy, &self.broker, &gone.user, &gone.document.json, gone.since, gone.clock_skew)
+    }
+
+    /// Raised with each change of what a summary says.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// What was born up to now.

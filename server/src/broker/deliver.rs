@@ -1,0 +1,336 @@
+//! Who gets a message here? What this broker's policy permits its caller, the targets as they are now, the fan-out in slices.
+//!
+//! Messages and requests of this broker's sessions and those that come over links take the same way from here on.
+
+use super::Broker;
+use super::access::{Right, User};
+use super::event::{Now, Purpose, Sent, SessionId, Target, Terms};
+use super::nodes::Generation;
+use super::outbox::Message;
+use super::requests::{Asked, Begun, Held, Key};
+use super::sessions::{Delivery, Permit};
+use bytes::Bytes;
+use muster_protocol::destination::Destination;
+use muster_protocol::error::{Code, Refusal};
+use muster_protocol::filter::Filter;
+use muster_protocol::link::{Happened, RequestKey, Target as Named};
+use muster_protocol::message::{BrokerName, NodeId, TARGET_ALL, header};
+use muster_protocol::request::State;
+use roaring::RoaringBitmap;
+use std::sync::Arc;
+
+/// Deliveries in one turn.
+const SLICE: usize = 256;
+
+/// How long frozen targets wait for COMMIT, ms.
+const HOLD: u64 = 15_000;
+
+/// A fan-out that is under way, one slice a turn.
+#[derive(Debug)]
+pub(super) struct Fanout {
+    destination: Destination,
+    targets: Targets,
+}
+
+#[derive(Debug)]
+enum Targets {
+    /// Sessions that subscribe, for a message without target.
+    Subscribers { message: Arc<Message>, sessions: std::vec::IntoIter<SessionId> },
+    /// Rows as they were frozen, for a message with a target.
+    Rows {
+        rows: std::vec::IntoIter<(u32, NodeId)>,
+        frozen: Generation,
+        request: Option<Key>,
+        /// All rows, if they are to be named to the ingress.
+        naming: Option<u64>,
+        /// What they get; nothing for a dry run, or before COMMIT.
+        message: Option<Arc<Message>>,
+    },
+}
+
+/// Who gets a message with a target, and the filter that says so.
+struct Resolved {
+    rows: RoaringBitmap,
+    filter: Option<Filter>,
+}
+
+/// A request as it comes to a broker that has nodes.
+#[derive(Debug)]
+pub(super) struct Preparing {
+    /// The ingress and its number for it.
+    pub(super) key: RequestKey,
+    /// The caller, as this broker's policy has it.
+    pub(super) user: Arc<User>,
+    /// What; its reply queue is there by the ingress's name.
+    pub(super) sent: Box<Sent>,
+    /// Its terms.
+    pub(super) terms: Terms,
+    /// Deliver when COMMIT comes, not before.
+    pub(super) hold: bool,
+}
+
+impl Broker {
+    /// Whether this broker's policy lets a user send this: the destination, the target, what is hidden.
+    pub(super) fn permit(&self, user: &User, sent: &Sent) -> Result<(), Refusal> {
+        self.may_write(user, &sent.destination)?;
+        let targeted = self.is_targeted(&sent.destination);
+        match &sent.target {
+            Target::Filter(filter) => self.refuse_hidden(user, filter),
+            Target::Absent if targeted && sent.destination.as_action().is_some() => Err(Refusal::new(
+                Code::TargetRequired,
+                "a message to an action topic needs muster-target: a filter, or `all`",
+            )),
+            Target::Absent if targeted && user.scope.is_some() => Err(Refusal::new(
+                Code::TargetRequired,
+                format!("{} has a scope: its messages need muster-target", user.name),
+            )),
+            Target::All if targeted && !user.may_all => Err(Refusal::new(
+                Code::AllNotAllowed,
+                format!("{} may not address all nodes: no group of the user has the right to `all`", user.name),
+            )),
+            Target::Absent | Target::All => Ok(()),
+        }
+    }
+
+    /// Target and scope of a SEND.
+    pub(super) fn filter_of(user: &User, sent: &Sent) -> Option<Filter> {
+        let target = if let Target::Filter(filter) = &sent.target { Some(filter) } else { None };
+        match (target, &user.scope) {
+            (Some(target), Some(scope)) => Some(target.and(scope)),
+            (Some(only), None) | (None, Some(only)) => Some(only.clone()),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether a SEND is for nodes that match, not for all that subscribe. Untargeted collectives, such as MCollective's,
+    /// address everybody by design.
+    pub(super) fn is_for_nodes(sent: &Sent) -> bool {
+        !matches!(sent.target, Target::Absent) || matches!(sent.purpose, Purpose::Request(_))
+    }
+
+    /// A message that is no request: its fan-out here. The caller's right is checked.
+    pub(super) fn carry(&self, origin: &BrokerName, user: &User, sent: &Sent, now: Now) -> Fanout {
+        if Broker::is_for_nodes(sent) {
+            let Resolved { rows, filter } = self.resolve(user, sent);
+            let message = self.message(origin, user, sent, filter.as_ref(), None, now);
+            self.fanout(sent.destination.clone(), &rows, self.nodes.generation(), None, None, Some(Arc::new(message)))
+        } else {
+            let message = Arc::new(self.message(origin, user, sent, None, None, now));
+            let sessions = self.subscriptions.of(&sent.destination).into_iter();
+            Fanout { destination: sent.destination.clone(), targets: Targets::Subscribers { message, sessions } }
+        }
+    }
+
+    /// A request: freezes its targets here and begins to name them and to deliver. The caller's right is checked.
+    pub(super) fn prepare(&mut self, preparing: Preparing, now: Now) -> Result<Option<Fanout>, Refusal> {
+        let Preparing { key: name, user, sent, terms, hold } = preparing;
+        let (Some(id), Some(queue)) = (sent.request.clone(), sent.reply_to.clone()) else { return Ok(None) };
+        let Resolved { rows, filter } = self.resolve(&user, &sent);
+        let (count, frozen) = (rows.len(), self.nodes.generation());
+        let destination = sent.destination.clone();
+        let asked = Asked {
+            key: name,
+            user: user.name.as_str().into(),
+            id: id.clone(),
+            queue,
+            destination: destination.clone(),
+        };
+        let origin = asked.key.broker.clone();
+        // A dry run asks nobody: its account is empty.
+        let targets = if terms.dry_run { RoaringBitmap::new() } else { rows.clone() };
+        let hold = hold && !terms.dry_run;
+        let message = (!hold && !terms.dry_run)
+            .then(|| Arc::new(self.message(&origin, &user, &sent, filter.as_ref(), Some(&terms), now)));
+        let held = hold.then(|| Held { sent, rows: rows.clone(), frozen, filter });
+        let patience = if hold { HOLD } else { terms.reply_within };
+        let key = match self.requests.begin(asked, targets, held, now.tick.saturating_add(patience)) {
+            Begun::As(key) => key,
+            Begun::Before => return Ok(None),
+            Begun::Taken => {
+                let text = format!("{id}: a request of {} with this id is under way", user.name);
+                return Err(Refusal::new(Code::DuplicateRequest, text));
+            }
+        };
+        if count == 0 {
+            self.report(key, Happened::Accepted { count, nodes: Vec::new() }, Bytes::new(), now);
+        }
+        Ok(Some(self.fanout(destination, &rows, frozen, Some(key), Some(count), message)))
+    }
+
+    /// COMMIT: what was frozen is delivered, to those that are still connected; the rest is lost already.
+    pub(super) fn release(&mut self, key: Key, now: Now) -> Option<Fanout> {
+        let pending = self.requests.get(key)?;
+        let (name, user) = (pending.asked.key.clone(), pending.asked.user.clone());
+        let Purpose::Request(terms) = pending.held.as_ref()?.sent.purpose else { return None };
+        let held = self.requests.release(key, now.tick.saturating_add(terms.reply_within))?;
+        let Some(user) = self.access.user(&user).cloned() else {
+            // The policy changed in between: nobody is asked.
+            self.settle_all(key, State::Lost, "the caller was removed before it was delivered", now);
+            return None;
+        };
+        self.requests.set_busy(key, true);
+        let message = Arc::new(self.message(&name.broker, &user, &held.sent, held.filter.as_ref(), Some(&terms), now));
+        let destination = held.sent.destination.clone();
+        Some(self.fanout(destination, &held.rows, held.frozen, Some(key), None, Some(message)))
+    }
+
+    /// The nodes here that a SEND is for: target, scope, `muster-nodes`, the collective, and for a request the module.
+    fn resolve(&self, user: &User, sent: &Sent) -> Resolved {
+        let target = if let Target::Filter(filter) = &sent.target { Some(filter) } else { None };
+        let mut rows = self.nodes.matching(target, user.scope.as_ref());
+        if let (Some((_, module, _)), Purpose::Request(_)) = (sent.destination.as_action(), &sent.purpose) {
+            rows &= self.nodes.with_module(module);
+        }
+        if let Some(nodes) = &sent.nodes {
+            rows &= nodes.iter().filter_map(|id| self.nodes.row(id)).collect::<RoaringBitmap>();
+        }
+        let collective = sent.destination.segments().next().unwrap_or_default().to_owned();
+        // With one collective all nodes are in it.
+        if !matches!(self.access.collectives(), [only] if only.name == collective) {
+            let inside = |row: &u32| self.nodes.get(*row).is_some_and(|n| *n.collective == *collective);
+            rows = rows.into_iter().filter(inside).collect();
+        }
+        Resolved { rows, filter: Broker::filter_of(user, sent) }
+    }
+
+    fn fanout(
+        &self,
+        destination: Destination,
+        rows: &RoaringBitmap,
+        frozen: Generation,
+        request: Option<Key>,
+        naming: Option<u64>,
+        message: Option<Arc<Message>>,
+    ) -> Fanout {
+        // Who was born since then is another node.
+        let named = |row| self.nodes.get(row).filter(|node| node.born <= frozen).map(|node| (row, node.id));
+        let rows = rows.iter().filter_map(named).collect::<Vec<_>>().into_iter();
+        Fanout { destination, targets: Targets::Rows { rows, frozen, request, naming, message } }
+    }
+
+    /// One slice of a fan-out: what it cost, and what is left.
+    pub(super) fn deliver_slice(&mut self, mut fanout: Fanout, now: Now) -> (usize, Option<Fanout>) {
+        // Asked for each slice: a policy that came in between holds for the rest.
+        let readers = self.access.granted(Right::Read, &fanout.destination);
+        let (cost, is_over) = match &mut fanout.targets {
+            Targets::Subscribers { message, sessions } => {
+                let slice: Vec<SessionId> = sessions.by_ref().take(SLICE).collect();
+                let permit = Permit::Topic { destination: &fanout.destination, readers: &readers };
+                for to in &slice {
+                    self.hand(*to, message, permit, now);
+                }
+                (slice.len(), sessions.len() == 0)
+            }
+            Targets::Rows { rows, frozen, request, naming, message } => {
+                let slice: Vec<(u32, NodeId)> = rows.by_ref().take(SLICE).collect();
+                let is_over = rows.len() == 0;
+                if let (Some(key), Some(count), false) = (*request, *naming, slice.is_empty()) {
+                    self.name(key, count, &slice, *frozen, now);
+                }
+                if let Some(message) = message {
+                    let permit = Permit::Topic { destination: &fanout.destination, readers: &readers };
+                    for (row, _) in &slice {
+                        self.deliver_row(*row, message, permit, *frozen, *request, now);
+                    }
+                }
+                if let Some(key) = request.filter(|_| is_over) {
+                    self.requests.set_busy(key, false);
+                    self.close_request(key);
+                }
+                (slice.len(), is_over)
+            }
+        };
+        (cost, (!is_over).then_some(fanout))
+    }
+
+    /// Names targets to the ingress.
+    fn name(&mut self, key: Key, count: u64, slice: &[(u32, NodeId)], frozen: Generation, now: Now) {
+        let Some(caller) = self.requests.get(key).and_then(|p| self.access.user(&p.asked.user)).cloned() else {
+            return;
+        };
+        let named = |(row, id): &(u32, NodeId)| {
+            // A node that has left since keeps its place in the account; another that took its row is not shown for it.
+            let node = self.nodes.get(*row).filter(|node| node.born <= frozen && node.id == *id);
+            let display = node.map(|_| self.display(&caller, *row)).unwrap_or_default();
+            Named { id: *id, number: node.map_or(0, |node| node.number), display }
+        };
+        let nodes = slice.iter().map(named).collect();
+        self.report(key, Happened::Accepted { count, nodes }, Bytes::new(), now);
+    }
+
+    fn deliver_row(
+        &mut self,
+        row: u32,
+        message: &Arc<Message>,
+        permit: Permit<'_>,
+        frozen: Generation,
+        request: Option<Key>,
+        now: Now,
+    ) {
+        // A row that ended while slices before it went out is already lost; one that was born since is another node.
+        let Some(to) = self.nodes.get(row).filter(|node| node.born <= frozen).map(|node| node.session) else { return };
+        if request.is_some_and(|key| self.requests.get(key).is_none_or(|p| !p.waiting.contains(row))) {
+            return;
+        }
+        let delivery = self.hand(to, message, permit, now);
+        if let (Delivery::NotWanted, Some(key)) = (delivery, request) {
+            self.settle(key, row, State::Lost, "the node does not subscribe to this action", now);
+        }
+    }
+
+    /// Delivers to one session; a session that does not read is closed, one that gets a message may answer it.
+    pub(super) fn hand(&mut self, to: SessionId, message: &Arc<Message>, permit: Permit<'_>, now: Now) -> Delivery {
+        let delivery = self.sessions.deliver(to, message, permit, now.tick);
+        if delivery == Delivery::Full {
+            self.close_slow(to, now);
+        }
+        delivery
+    }
+
+    /// A filter over facts that the policy hides from the user is refused, not silently false.
+    pub(super) fn refuse_hidden(&self, user: &User, filter: &Filter) -> Result<(), Refusal> {
+        match self.access.hidden(user).first_in(filter) {
+            Some(path) => Err(Refusal::new(
+                Code::HiddenFact,
+                format!("{path}: the policy hides this fact; it cannot be filtered on"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The one message that all receivers here share. Who sent it is stamped here and nowhere else.
+    pub(super) fn message(
+        &self,
+        origin: &BrokerName,
+        user: &User,
+        sent: &Sent,
+        filter: Option<&Filter>,
+        terms: Option<&Terms>,
+        now: Now,
+    ) -> Message {
+        let mut headers = sent.headers.clone();
+        headers.push(header::CALLER, &user.name);
+        headers.push(header::ORIGIN, origin.as_str());
+        if let Some(queue) = &sent.reply_to {
+            headers.push(header::REPLY_TO, &queue.to_string());
+        }
+        if let Some(request) = &sent.request {
+            headers.push(header::REQUEST, request.as_str());
+        }
+        let mut within = sent.expires_within;
+        if let Some(terms) = terms {
+            match filter {
+                Some(filter) => headers.push(header::TARGET, &filter.to_string()),
+                None => headers.push(header::TARGET, TARGET_ALL),
+            }
+            let start = within.map_or(terms.start_within, |within| within.min(terms.start_within));
+            // What is left of it is written when the message is: see `crate::session`.
+            headers.push(header::START_WITHIN, &start.to_string());
+            headers.push(header::REPLY_WITHIN, &terms.reply_within.to_string());
+            within = Some(start);
+        }
+        let expires = within.map(|within| now.tick.saturating_add(within));
+        let answer_on = sent.reply_to.as_ref().filter(|_| terms.is_none()).cloned().map(Arc::new);
+        Message { destination: sent.destination.to_string(), headers, body: sent.body.clone(), expires, answer_on }
+    }
+}

@@ -1,0 +1,342 @@
+//! Which questions of operators wait for answers of other brokers? What each has said, and what is said when all have.
+
+use super::event::SessionId;
+use muster_protocol::destination::Destination;
+use muster_protocol::link::{Letter, Query, Said};
+use muster_protocol::message::{BrokerName, NodeId, RequestId};
+use muster_protocol::request::{FindAnswer, Missing, NodeAnswer, ReportAnswer, ValueCount, Why};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// When a broker that has not answered is asked again, ms after the question.
+const AGAIN: [u64; 3] = [300, 1_000, 2_000];
+/// When it is given up, ms.
+const GIVE_UP: u64 = 3_000;
+/// How long a broker may be out of reach before it is given up, ms.
+const LOST: u64 = 500;
+/// Gone nodes in one answer.
+const GONE_MOST: usize = 1_000;
+
+/// Where an answer goes.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// Who asked.
+    pub session: SessionId,
+    /// The reply queue, by the broker's name.
+    pub queue: Destination,
+    /// The caller's id of the question.
+    pub request: Option<RequestId>,
+}
+
+/// What is made of the answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gather {
+    /// One page of nodes.
+    Find {
+        /// Nodes on a page.
+        limit: usize,
+        /// Later pages say what the first one counted.
+        count: Option<u64>,
+        /// Brokers that come after the ones that are asked.
+        later: Vec<BrokerName>,
+    },
+    /// A histogram of at most so many values.
+    Report {
+        /// Values.
+        limit: usize,
+    },
+    /// What is known of a node.
+    Node {
+        /// Which.
+        node: NodeId,
+    },
+}
+
+/// A question under way.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// Where the answer goes.
+    pub asker: Asker,
+    /// What is made of the answers.
+    pub gather: Gather,
+    /// What is asked of other brokers.
+    pub query: Query,
+    said: BTreeMap<BrokerName, Option<Said>>,
+    without: Vec<Missing>,
+    begun: u64,
+    tries: usize,
+    look_at: u64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Inquiries {
+    open: HashMap<u64, Inquiry>,
+    deadlines: BTreeSet<(u64, u64)>,
+    last: u64,
+}
+
+/// What a question needs now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    /// These brokers are to be asked again.
+    Again(Vec<BrokerName>),
+    /// This broker does not answer.
+    Silent(BrokerName, &'static str),
+}
+
+/// The answer of all brokers together.
+#[derive(Debug, PartialEq)]
+pub enum Gathered {
+    /// A page.
+    Find(FindAnswer),
+    /// A histogram.
+    Report(ReportAnswer),
+    /// A node.
+    Node(Box<NodeAnswer>),
+    /// No broker knows the node; these could not be asked.
+    NoSuchNode(NodeId, Vec<Missing>),
+}
+
+impl Inquiries {
+    /// The number that the next question will get.
+    pub fn next_serial(&self) -> u64 {
+        self.last + 1
+    }
+
+    /// Begins: `asked` are the brokers that are to answer. `now` is monotonic ms.
+    pub fn begin(
+        &mut self,
+        asker: Asker,
+        gather: Gather,
+        query: Query,
+        asked: Vec<BrokerName>,
+        without: Vec<Missing>,
+        now: u64,
+    ) -> u64 {
+        self.last += 1;
+        let said = asked.into_iter().map(|broker| (broker, None)).collect();
+        let inquiry = Inquiry { asker, gather, query, said, without, begun: now, tries: 0, look_at: now + AGAIN[0] };
+        self.deadlines.insert((inquiry.look_at, self.last));
+        self.open.insert(self.last, inquiry);
+        self.last
+    }
+
+    /// Looks at a question.
+    pub fn get(&self, serial: u64) -> Option<&Inquiry> {
+        self.open.get(&serial)
+    }
+
+    /// A broker has answered.
+    pub fn answer(&mut self, serial: u64, broker: &BrokerName, said: Said) {
+        if let Some(answer) = self.open.get_mut(&serial).and_then(|inquiry| inquiry.said.get_mut(broker)) {
+            answer.get_or_insert(said);
+        }
+    }
+
+    /// A broker does not answer.
+    pub fn miss(&mut self, serial: u64, missing: Missing) {
+        if let Some(inquiry) = self.open.get_mut(&serial) {
+            inquiry.said.retain(|broker, said| said.is_some() || broker.as_str() != missing.broker);
+            inquiry.without.push(missing);
+        }
+    }
+
+    /// The answer, if all have said theirs, or one is enough.
+    pub fn finish(&mut self, serial: u64) -> Option<(Asker, Gathered)> {
+        let inquiry = self.open.get(&serial)?;
+        if !inquiry.is_answered() {
+            return None;
+        }
+        let inquiry = self.drop(serial)?;
+        Some((inquiry.asker.clone(), inquiry.gathered()))
+    }
+
+    /// The questions of a session are asked no more.
+    pub fn forget(&mut self, session: SessionId) {
+        let its: Vec<u64> = self
+            .open
+            .iter()
+            .filter(|(_, inquiry)| inquiry.asker.session == session)
+            .map(|(serial, _)| *serial)
+            .collect();
+        for serial in its {
+            self.drop(serial);
+        }
+    }
+
+    /// A question that wants to be looked at, at `now` (monotonic ms).
+    pub fn due(&self, now: u64) -> Option<u64> {
+        self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, serial)| *serial)
+    }
+
+    /// What a question needs now; `lost` says since when there is no way to a broker.
+    pub fn look(&mut self, serial: u64, now: u64, lost: impl Fn(&BrokerName) -> Option<u64>) -> Option<Due> {
+        let inquiry = self.open.get_mut(&serial)?;
+        let due = inquiry.needs(now, &lost);
+        self.deadlines.remove(&(inquiry.look_at, serial));
+        inquiry.look_at = if due.is_some() { now } else { inquiry.next_look(now, &lost) };
+        self.deadlines.insert((inquiry.look_at, serial));
+        due
+    }
+
+    /// The ways have changed: every question is looked at again.
+    pub fn look_at_all(&mut self, now: u64) {
+        self.deadlines = self.open.keys().map(|serial| (now, *serial)).collect();
+        self.open.values_mut().for_each(|inquiry| inquiry.look_at = now);
+    }
+
+    /// The next deadline, monotonic ms.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn drop(&mut self, serial: u64) -> Option<Inquiry> {
+        let inquiry = self.open.remove(&serial)?;
+        self.deadlines.remove(&(inquiry.look_at, serial));
+        Some(inquiry)
+    }
+}
+
+impl Inquiry {
+    /// Who asks what about which nodes.
+    pub fn letter(&self) -> &Letter {
+        &self.query.letter
+    }
+
+    fn is_answered(&self) -> bool {
+        let is_connected = |said: &Option<Said>| matches!(said, Some(Said::Node(node)) if node.state == "connected");
+        self.said.values().all(Option::is_some) || self.said.values().any(is_connected)
+    }
+
+    fn silent(&self) -> impl Iterator<Item = &BrokerName> {
+        self.said.iter().filter(|(_, said)| said.is_none()).map(|(broker, _)| broker)
+    }
+
+    fn needs(&mut self, now: u64, lost: impl Fn(&BrokerName) -> Option<u64>) -> Option<Due> {
+        for broker in self.silent() {
+            if lost(broker).is_some_and(|since| now >= since.max(self.begun).saturating_add(LOST)) {
+                return Some(Due::Silent(broker.clone(), "it can be reached no more"));
+            }
+            if now >= self.begun + GIVE_UP {
+                return Some(Due::Silent(broker.clone(), "it did not answer"));
+            }
+        }
+        let at = AGAIN.get(self.tries)?;
+        if now < self.begun + at {
+            return None;
+        }
+        self.tries += 1;
+        Some(Due::Again(self.silent().cloned().collect()))
+    }
+
+    fn next_look(&self, now: u64, lost: impl Fn(&BrokerName) -> Option<u64>) -> u64 {
+        let mut next = self.begun + AGAIN.get(self.tries).copied().unwrap_or(GIVE_UP);
+        for since in self.silent().filter_map(lost) {
+            next = next.min(since.max(self.begun).saturating_add(LOST));
+        }
+        next.max(now + 1)
+    }
+
+    fn gathered(self) -> Gathered {
+        let Inquiry { gather, said, mut without, .. } = self;
+        let mut answers = Vec::new();
+        for (broker, said) in said {
+            match said {
+                // A node that is not there is no reason to doubt the answer of the others.
+                Some(Said::Refused(refused)) if refused.code == "no-such-node" => {}
+                Some(Said::Refused(refused)) => without.push(Missing {
+                    broker: broker.to_string(),
+                    why: Why::Refused,
+                    text: format!("{}: {}", refused.code, refused.text),
+                    nodes: None,
+                }),
+                Some(said) => answers.push((broker, said)),
+                None => {}
+            }
+        }
+        without.sort_by(|a, b| a.broker.cmp(&b.broker));
+        match gather {
+            Gather::Find { limit, count, later } => Gathered::Find(page(answers, limit, count, &later, without)),
+            Gather::Report { limit } => Gathered::Report(histogram(answers, limit, without)),
+            Gather::Node { node } => one_node(answers, node, without),
+        }
+    }
+}
+
+/// One page of the brokers' nodes, a broker after the other; the answer of one that does not fit begins the next page.
+fn page(
+    answers: Vec<(BrokerName, Said)>,
+    limit: usize,
+    count: Option<u64>,
+    later: &[BrokerName],
+    without: Vec<Missing>,
+) -> FindAnswer {
+    let answers: Vec<(BrokerName, FindAnswer)> = answers
+        .into_iter()
+        .filter_map(|(broker, said)| if let Said::Find(answer) = said { Some((broker, answer)) } else { None })
+        .collect();
+    let total = count.unwrap_or_else(|| answers.iter().map(|(_, answer)| answer.count).sum());
+    let cursor = |broker: &BrokerName, row: &str| Some(format!("{broker}/{row}/{total}"));
+    let mut all = FindAnswer { count: total, without, ..FindAnswer::default() };
+    for (broker, mut answer) in answers {
+        // The first page has said it.
+        if count.is_none() {
+            all.registering += answer.registering;
+            all.gone.append(&mut answer.gone);
+        }
+        if all.next.is_some() || answer.nodes.is_empty() && answer.next.is_none() {
+            continue;
+        }
+        if !all.nodes.is_empty() && all.nodes.len() + answer.nodes.len() > limit {
+            all.next = cursor(&broker, "0");
+            continue;
+        }
+        all.nodes.append(&mut answer.nodes);
+        all.next = answer.next.as_ref().and_then(|row| cursor(&broker, row));
+    }
+    if all.next.is_none() {
+        all.next = later.first().and_then(|broker| cursor(broker, "0"));
+    }
+    all.gone.sort_by(|a, b| b.at.cmp(&a.at));
+    all.gone.truncate(GONE_MOST);
+    all
+}
+
+fn histogram(answers: Vec<(BrokerName, Said)>, limit: usize, without: Vec<Missing>) -> ReportAnswer {
+    let mut all = ReportAnswer { without, ..ReportAnswer::default() };
+    // By the text of the JSON, which tells 1 from "1".
+    let mut values: BTreeMap<String, ValueCount> = BTreeMap::new();
+    for (_, said) in answers {
+        let Said::Report(answer) = said else { continue };
+        all.count += answer.count;
+        all.missing += answer.missing;
+        all.more += answer.more;
+        for value in answer.values {
+            match values.entry(value.value.to_string()) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(value);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().count += value.count,
+            }
+        }
+    }
+    all.values = values.into_values().collect();
+    all.values.sort_by(|a, b| b.count.cmp(&a.count));
+    all.more += all.values.len().saturating_sub(limit) as u64;
+    all.values.truncate(limit);
+    all
+}
+
+/// The connected one, else the one that registers, else the one that was seen last.
+fn one_node(answers: Vec<(BrokerName, Said)>, node: NodeId, without: Vec<Missing>) -> Gathered {
+    let known = answers.into_iter().filter_map(|(_, said)| if let Said::Node(node) = said { Some(node) } else { None });
+    let rank = |node: &NodeAnswer| match node.state.as_str() {
+        "connected" => (2, node.since),
+        "registering" => (1, node.since),
+        _ => (0, node.gone.as_ref().map_or(0, |gone| gone.at)),
+    };
+    match known.max_by_key(|node| rank(node)) {
+        Some(node) => Gathered::Node(node),
+        None => Gathered::NoSuchNode(node, without),
+    }
+}
