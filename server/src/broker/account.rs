@@ -192,11 +192,11 @@ impl Broker {
         let asked = &ask.asked;
         let note = Note::new(Weight::Info, "request refused").with("user", &asked.user).with("request", &asked.id);
         let note = note.with("destination", &asked.destination).with("targets", count).with("code", refusal.code);
-        let (caller, id, name) = (asked.caller, asked.id.clone(), asked.queue_name.clone());
+        let (id, queue) = (asked.id.clone(), asked.queue.clone());
         self.counters.refused += 1;
         self.note(note);
         self.forget_ask(serial, now);
-        self.answer_refused(caller, Some(&id), &name, refusal, Some(count), now);
+        self.put_refusal(&queue, Some(&id), refusal, Some(count), now);
     }
 
     /// Ends a request without an account: the brokers forget it too.

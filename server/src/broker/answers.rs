@@ -173,14 +173,26 @@ impl Broker {
         now: Now,
     ) -> bool {
         let Ok(queue) = self.own_queue(id, reply_to) else { return false };
+        self.put_refusal(&queue, request, refusal, count, now);
+        true
+    }
+
+    /// `refused` on a reply queue, by the broker's name for it.
+    pub(super) fn put_refusal(
+        &mut self,
+        queue: &Destination,
+        request: Option<&RequestId>,
+        refusal: &Refusal,
+        count: Option<u64>,
+        now: Now,
+    ) {
         let mut headers = event_headers(request, Event::Refused);
         headers.push(header::CODE, refusal.code.as_str());
         headers.push(header::MESSAGE, &refusal.text);
         if let Some(count) = count {
             headers.push(header::COUNT, &count.to_string());
         }
-        self.put_on_queue(&queue, headers, Bytes::new(), now);
-        true
+        self.put_on_queue(queue, headers, Bytes::new(), now);
     }
 
     /// Puts an event on a reply queue.

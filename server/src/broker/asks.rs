@@ -38,8 +38,6 @@ pub struct Asked {
     pub id: RequestId,
     /// The reply queue, by the broker's name.
     pub queue: Destination,
-    /// The same by the client's.
-    pub queue_name: Destination,
     /// To which action topic it went.
     pub destination: Destination,
     /// Its terms.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::{Noted, Present, Word};
 use muster_protocol::message::{BrokerName, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Nodes in one message.
 const MOST: usize = 2_000;
@@ -19,6 +19,9 @@ const AGAIN: u64 = 1_000;
 pub struct Moves {
     /// By the number of the connection: node and session number, as long as it lasts.
     log: BTreeMap<u64, (NodeId, u64)>,
+    /// The number of each node's connection.
+    numbers: HashMap<NodeId, u64>,
+    last: u64,
     told: BTreeMap<BrokerName, Told>,
 }
 
@@ -30,14 +33,19 @@ struct Told {
 }
 
 impl Moves {
-    /// A node has connected; `number` orders connections.
-    pub fn connected(&mut self, number: u64, node: NodeId, session: u64) {
-        self.log.insert(number, (node, session));
+    /// A node has connected, or the others must hear of it once more.
+    pub fn connected(&mut self, node: NodeId, session: u64) {
+        self.disconnected(node);
+        self.last += 1;
+        self.log.insert(self.last, (node, session));
+        self.numbers.insert(node, self.last);
     }
 
     /// Its session has ended.
-    pub fn disconnected(&mut self, number: u64) {
-        self.log.remove(&number);
+    pub fn disconnected(&mut self, node: NodeId) {
+        if let Some(number) = self.numbers.remove(&node) {
+            self.log.remove(&number);
+        }
     }
 
     /// A broker has dealt with all up to this one.
@@ -99,8 +107,11 @@ impl Broker {
     pub(super) fn present_elsewhere(&mut self, from: &BrokerName, present: &Present, now: Now) {
         for (id, number) in &present.nodes {
             let Some(node) = self.nodes.row(id).and_then(|row| self.nodes.get(row)) else { continue };
-            if is_older(node, *number, from, self.mesh.me()) {
-                let session = node.session;
+            let (ours, session) = (node.number, node.session);
+            if !is_older(node, *number, from, self.mesh.me()) {
+                // Theirs is the one that has to go: they may have heard of ours before it came.
+                self.moves.connected(*id, ours);
+            } else {
                 self.counters.moved += 1;
                 let text = format!("node {id} has connected again at {from}");
                 self.close(session, Some(Refusal::new(Code::Moved, text)), "moved", now);

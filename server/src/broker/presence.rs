@@ -49,11 +49,8 @@ impl Broker {
                 self.counters.moved += 1;
                 self.close(older, Some(Refusal::new(Code::Moved, text)), "moved", now);
             }
-            let new = self.nodes.connect(hello, session, &user, now);
-            if let Some(node) = self.nodes.get(new) {
-                self.moves.connected(node.born.number(), hello.id, hello.number);
-            }
-            row = Some(new);
+            self.moves.connected(hello.id, hello.number);
+            row = Some(self.nodes.connect(hello, session, &user, now));
         }
         let collective = row.is_some().then(|| user.collective.clone());
         // A fresh outbox has room for its first item.
@@ -185,7 +182,7 @@ impl Broker {
         );
         if let Some(row) = session.row {
             if let Some(node) = self.nodes.get(row) {
-                self.moves.disconnected(node.born.number());
+                self.moves.disconnected(node.id);
             }
             self.lose(row, reason, now);
             let policy = self.access.clone();

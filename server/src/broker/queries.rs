@@ -195,9 +195,12 @@ impl Broker {
 
     fn close_inquiry(&mut self, serial: u64, now: Now) {
         let asker = self.inquiries.get(serial).map(|inquiry| inquiry.asker.clone());
-        if let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) {
-            let answer = asker.request.is_some().then(|| (asker.request.clone(), asker.queue.clone()));
-            self.refuse(asker.session, refusal, answer, now);
+        let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) else { return };
+        if asker.request.is_some() {
+            self.counters.refused += 1;
+            self.put_refusal(&asker.queue, asker.request.as_ref(), &refusal, None, now);
+        } else {
+            self.refuse(asker.session, refusal, None, now);
         }
     }
 

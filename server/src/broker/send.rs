@@ -134,7 +134,6 @@ impl Broker {
             user: name.into(),
             id: request.clone(),
             queue: queue.clone(),
-            queue_name,
             destination: sent.destination.clone(),
             terms,
             prepare: prepare.clone(),

@@ -20,13 +20,6 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
-impl Generation {
-    /// Its place in the order.
-    pub fn number(self) -> u64 {
-        self.0
-    }
-}
-
 /// A node that is connected.
 #[derive(Debug)]
 pub struct Node {
