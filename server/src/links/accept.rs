@@ -164,7 +164,7 @@ async fn greet(
         }
         return linger(reader, writer).await;
     };
-    let ours = shared.hello(now.unix);
+    let ours = shared.hello(None, now.unix);
     let nonce = ours.nonce.wrapping_add(hello.nonce);
     writer.control(&muster_protocol::link::Head::Hello(ours), None);
     match timeout_at(deadline, writer.flush()).await {

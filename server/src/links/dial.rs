@@ -99,7 +99,7 @@ async fn greet(
     let local = stream.get_ref().0.local_addr().map_or(peer.ip(), |local| local.ip());
     let certificate = certificate_of(stream.get_ref().1.peer_certificates());
     let (mut reader, mut writer) = halves(stream, shared.stall);
-    let ours = shared.hello(shared.hub.clock().now().unix);
+    let ours = shared.hello(Some(&config.to), shared.hub.clock().now().unix);
     let our_nonce = ours.nonce;
     writer.control(&Head::Hello(ours), None);
     let hellos = async {

@@ -175,6 +175,7 @@ fn written(end: io::Result<Option<Refusal>>) -> Over {
         Ok(Some(refusal)) if matches!(refusal.code, Code::Superseded | Code::Draining) => {
             Over { reason: refusal.to_string(), trouble: None, tell: None }
         }
+        Ok(Some(refusal)) if refusal.code == Code::HeartBeat => Over::failed(refusal.to_string()),
         Ok(Some(refusal)) => Over::refused(refusal.to_string(), None),
         Err(error) => Over::failed(cause_of(&error)),
     }
@@ -233,7 +234,7 @@ fn over(broken: Broken) -> Over {
         Broken::Frame(refusal) => Over::refused(refusal.to_string(), Some(refusal)),
         Broken::Refused(refused) => match Code::parse(&refused.code) {
             Some(Code::Superseded) => Over { reason: said(&refused), trouble: None, tell: None },
-            Some(Code::Draining) => Over::failed(said(&refused)),
+            Some(Code::Draining | Code::HeartBeat) => Over::failed(said(&refused)),
             _ => Over::refused(said(&refused), None),
         },
     }

@@ -138,8 +138,8 @@ impl Links {
             hello_time: setup.caps.login_time,
             outbox: setup.outbox,
             stall: setup.stall,
-            // Above whatever an earlier process of this broker used.
-            last_nonce: AtomicU64::new(unix),
+            // Above whatever an earlier process of this broker used, and even.
+            last_nonce: AtomicU64::new(unix & !1),
             last_link: AtomicU64::new(0),
             present: watch::Sender::new(0),
         });
@@ -205,9 +205,13 @@ impl Links {
 }
 
 impl Shared {
-    /// Our HELLO for one connection. `unix` is the clock, ms.
-    fn hello(&self, unix: u64) -> Hello {
-        self.me.hello(self.last_nonce.fetch_add(1, Ordering::Relaxed) + 1, unix)
+    /// Our HELLO for one connection; `dialled` is the neighbour if it was we who dialled. `unix` is the clock, ms.
+    fn hello(&self, dialled: Option<&BrokerName>, unix: u64) -> Hello {
+        let nonce = self.last_nonce.fetch_add(2, Ordering::Relaxed) + 2;
+        // Two that dial each other at once would have two connections of the same sum, and each could choose the other one. So the
+        // one dialled by the lesser name has an odd sum.
+        let is_lesser = dialled.is_some_and(|peer| self.me.name < *peer);
+        self.me.hello(nonce + u64::from(is_lesser), unix)
     }
 
     fn enter(&self) -> Present<'_> {

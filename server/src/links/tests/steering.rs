@@ -102,3 +102,17 @@ fn a_neighbour_is_dialled_only_while_there_is_no_link_whoever_made_it() {
     roster.steer(&dc1, false, 0);
     assert!(roster.is_wanted(&dc1));
 }
+
+#[tokio::test]
+async fn of_two_connections_dialled_at_once_both_sides_use_the_same() {
+    let world = World::new();
+    let (a, b) = (plan("dc1").start(&world).await, plan("noc1").start(&world).await);
+    let nonce = |side: &Side, dialled: Option<&str>| side.links.0.hello(dialled.map(name).as_ref(), 0).nonce;
+    // Each dials, then each accepts: the counters have gone the same way.
+    let (dialled_by_a, dialled_by_b) = (nonce(&a, Some("noc1")), nonce(&b, Some("dc1")));
+    let (accepted_by_a, accepted_by_b) = (nonce(&a, None), nonce(&b, None));
+    assert_ne!(dialled_by_a + accepted_by_b, dialled_by_b + accepted_by_a);
+    // Any later one is newer than both.
+    let later = nonce(&a, Some("noc1")) + nonce(&b, None);
+    assert!(later > dialled_by_a + accepted_by_b && later > dialled_by_b + accepted_by_a);
+}
