@@ -406,7 +406,7 @@ fn ordered(a: &str, b: &str) -> [String; 2] {
 /// Whether these answers to `/muster/mesh` are of all of `part`, of one epoch, reach exactly `part`, and know exactly these links.
 fn agree(answers: &[Value], part: &BTreeSet<String>, links: &BTreeSet<[String; 2]>) -> bool {
     let epochs: BTreeSet<&str> = answers.iter().filter_map(|mesh| mesh["epoch"].as_str()).collect();
-    let is_so = |mesh: &Value| reached(mesh) == *part && linked(mesh, part) == *links;
+    let is_so = |mesh: &Value| reached(mesh) == *part && linked(mesh, part) == *links && follows(mesh, links);
     answers.len() == part.len() && epochs.len() == 1 && answers.iter().all(is_so)
 }
 
@@ -422,6 +422,29 @@ fn linked(mesh: &Value, part: &BTreeSet<String>) -> BTreeSet<[String; 2]> {
         }
     }
     found
+}
+
+/// Whether the ways lead over these links, and no link makes a shorter one: links are known a moment before ways are computed.
+fn follows(mesh: &Value, links: &BTreeSet<[String; 2]>) -> bool {
+    let brokers = mesh["brokers"].as_array().into_iter().flatten();
+    let here = mesh["broker"].as_str().unwrap_or_default();
+    let is_linked = |from: &str, to: &Value| links.contains(&ordered(from, to.as_str().unwrap_or_default()));
+    let over_links = brokers.clone().all(|broker| {
+        let mut at = here;
+        broker["path"].as_array().into_iter().flatten().all(|next| {
+            let from = std::mem::replace(&mut at, next.as_str().unwrap_or_default());
+            is_linked(from, next)
+        })
+    });
+    let is_shortest = |broker: &Value| {
+        let ends = broker["links"].as_array().into_iter().flatten().filter(|link| link["two_way"] == true);
+        ends.filter_map(|link| {
+            let far = broker_of(mesh, link["to"].as_str()?)["cost"].as_u64()?;
+            Some(broker["cost"].as_u64()? <= far + link["cost"].as_u64()?)
+        })
+        .all(|is_so| is_so)
+    };
+    over_links && brokers.clone().all(is_shortest)
 }
 
 /// The brokers that one of them can reach, itself included.

@@ -304,6 +304,16 @@ fn a_request_does_not_travel_to_where_nothing_can_match() {
     cluster.until_nodes(&[("dc1", 2), ("dc2", 2)]);
     let mut operator = cluster.operator("noc1");
     let counters = || ["noc1", "dc1"].map(|at| cluster.link_count(at, "dc2", "data_out.bytes"));
+    // For a moment after it came nothing is ruled out of a broker.
+    let mut probe = 0;
+    until("what dc2 has is trusted", || {
+        let before = counters();
+        probe += 1;
+        let id = format!("probe-{probe}");
+        operator.send(request("prod.node.ping", &id, "datacenter=a"));
+        Account::of(&mut operator, &id).assert_exact();
+        (counters() == before).then_some(())
+    });
     let before = counters();
     for n in 0..10 {
         let id = format!("a-{n}");
@@ -321,7 +331,8 @@ fn a_request_does_not_travel_to_where_nothing_can_match() {
     // What a node comes to match later is known soon.
     let late = Node::register(&cluster["dc2"], "node-acme", 5, json!({ "n": 5 }));
     let late = Crew::of([late]);
-    until("the new node is found", || (operator.find("datacenter=a").len() == 3).then_some(()));
+    cluster.until_nodes(&[("dc2", 3)]);
+    assert_eq!(operator.find("datacenter=a").len(), 3);
     operator.send(request("prod.node.ping", "later", "datacenter=a"));
     let account = Account::of(&mut operator, "later");
     account.assert_exact();
