@@ -129,6 +129,7 @@ fn the_younger_of_two_with_one_name_leaves_and_the_mesh_stays() {
     world.wires.push(Wire::new(4, lookalike, 1, 5..6));
     world.is_settled = false;
     world.start(lookalike);
+    world.deed(Deed::Heal { wire: 4 });
     let result = world.run(10_000);
     keep(&result, &world);
     let alarms = &world.sites[lookalike].alarms;
