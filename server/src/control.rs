@@ -117,3 +117,21 @@ pub async fn ask(path: &Path, command: Command) -> io::Result<Answer> {
     timeout(LIMIT, BufReader::new(read).read_line(&mut line)).await??;
     Ok(serde_json::from_str(&line)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_have_their_line_form() {
+        for (command, line) in [
+            (Command::Status, r#""status""#),
+            (Command::Reload, r#""reload""#),
+            (Command::LinkUp("dc1".into()), r#"{"link-up":"dc1"}"#),
+            (Command::LinkDown("dc1".into()), r#"{"link-down":"dc1"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&command).unwrap(), line);
+            assert_eq!(serde_json::from_str::<Command>(line).unwrap(), command);
+        }
+    }
+}

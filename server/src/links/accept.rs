@@ -1,16 +1,15 @@
 //! Who may link to us? Accepts connections of brokers, bounds those that have not said HELLO, does TLS and HELLO in their own task.
 
 use super::identity::Caller;
-use super::link::{self, Met, clean};
+use super::link::{self, Met};
 use super::roster::Trouble;
-use super::wire::{Broken, LINGER, Reader, Writer, cause_of, halves, linger};
+use super::wire::{Broken, LINGER, Reader, Writer, cause_of, halves, linger, said};
 use super::{Shared, certificate_of};
 use crate::listener::{Pending, first_bytes, not_tls};
 use futures_util::FutureExt;
 use muster_protocol::dial::harden;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::Hello;
-use muster_protocol::message::shown;
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -145,15 +144,19 @@ async fn greet(
         Ok(Err(Broken::Frame(refusal))) => (None, Some(refusal)),
         Ok(Err(Broken::Closed(reason))) => return shared.stranger(peer, &format!("no HELLO: {reason}")),
         Ok(Err(Broken::Refused(refused))) => {
-            let text = format!("it refuses: {}: {}", shown(&refused.code), clean(&refused.text));
-            return shared.stranger(peer, &text);
+            return shared.stranger(peer, &said(&refused));
         }
         Err(_) => (None, Some(Refusal::new(Code::AuthTimeout, "no HELLO in time"))),
     };
     let now = shared.hub.clock().now();
     let Some(hello) = hello.filter(|_| refusal.is_none()) else {
         if let Some(refusal) = refusal {
-            shared.stranger(peer, &refusal.to_string());
+            if refusal.code == Code::LinkDown {
+                // Somebody here wants it so.
+                tracing::debug!(target: "muster::links", peer = %peer.ip(), reason = %refusal, "link refused");
+            } else {
+                shared.stranger(peer, &refusal.to_string());
+            }
             writer.last_word(&refusal).await;
         }
         return linger(reader, writer).await;

@@ -66,3 +66,64 @@ pub fn check(config: &Config, policy: &Policy) -> Result<(), LinkError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::{InitOptions, init};
+    use crate::server;
+
+    /// A cluster of one, with these lines added to its configuration and its policy; what `musterd check` says.
+    fn checked(options: &InitOptions, config: &str, policy: &str) -> Result<(), String> {
+        let report = init(options).unwrap();
+        let add = |file: &str, text: &str| {
+            let path = report.dir.join(file);
+            let before = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, before + "\n" + text).unwrap();
+        };
+        add("musterd.toml", config);
+        add("policy.toml", policy);
+        let config = Config::load(&report.dir.join("musterd.toml")).unwrap();
+        server::check(&config).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn mistakes_in_links_are_found_before_the_start() {
+        const DC9: &str = "[[link]]\nto = \"dc9\"\n";
+        for (config, policy, expected) in [
+            (DC9, "[brokers.dc9]\nlink = \"dc9.example\"\n", None),
+            ("[[link]]\nto = \"dc9\"\ndial = false\n", "[brokers.dc9]\n", None),
+            ("[[link]]\nto = \"dc9\"\naddress = \"dc9.example\"\n", "[brokers.dc9]\n", None),
+            (DC9, "[brokers.dc9]\n", Some("[[link]] to dc9: no address to dial")),
+            (DC9, "", Some("[[link]] to dc9: it is not in the policy's list")),
+        ] {
+            let parent = tempfile::tempdir().unwrap();
+            let said = checked(&InitOptions::new(parent.path().join("noc1")), config, policy);
+            match expected {
+                None => assert_eq!(said, Ok(()), "{config}"),
+                Some(text) => assert!(said.clone().unwrap_err().starts_with(text), "{said:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_for_another_name_is_named_with_the_right_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let report = init(&InitOptions::new(parent.path().join("noc1"))).unwrap();
+        let file = report.dir.join("musterd.toml");
+        let config = std::fs::read_to_string(&file).unwrap().replace("name = \"noc1\"", "name = \"noc7\"");
+        std::fs::write(&file, &config).unwrap();
+        let check = || server::check(&Config::load(&file).unwrap()).map(|_| ()).map_err(|error| error.to_string());
+        assert_eq!(check(), Ok(()), "without links the name is nobody's matter");
+        let links = config.replace("[listen]", "[listen]\nlinks = [\"127.0.0.1:0\"]");
+        std::fs::write(&file, links).unwrap();
+        let error = check().unwrap_err();
+        assert!(
+            error.contains("needs a certificate for noc7.demo.muster, and this is for noc1.demo.muster"),
+            "{error}"
+        );
+        std::fs::write(report.dir.join("ca.pem"), "").unwrap();
+        std::fs::write(&file, std::fs::read_to_string(&file).unwrap().replace("noc7", "noc1")).unwrap();
+        assert!(check().unwrap_err().contains("ca.pem"));
+    }
+}

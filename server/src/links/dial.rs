@@ -1,14 +1,13 @@
 //! How do we come to a neighbour? One task for each: dial, say HELLO, run the link, back off, and again for ever.
 
 use super::identity::{Caller, certificate_name};
-use super::link::{self, Met, clean};
+use super::link::{self, Met};
 use super::roster::{HELD, Trouble};
-use super::wire::{Broken, halves, linger};
+use super::wire::{Broken, cause_of, halves, linger, said};
 use super::{Shared, certificate_of};
 use crate::config::LinkConfig;
-use muster_protocol::dial::{self, Address, BackOff};
+use muster_protocol::dial::{self, Address, BackOff, DialError};
 use muster_protocol::link::Head;
-use muster_protocol::message::shown;
 use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,9 +90,11 @@ async fn greet(
 ) -> Result<Duration, Trouble> {
     let deadline = Instant::now() + shared.hello_time;
     let name = certificate_name(config.to.as_str(), &shared.me.cluster);
-    let stream = dial::connect_as(address, &name, tls, shared.hello_time)
-        .await
-        .map_err(|error| Trouble::failure(format!("{error}; {} must show a certificate for {name}", config.to)))?;
+    let unreached = |error: DialError| match &error {
+        DialError::Tls { .. } => Trouble::failure(format!("{error}; {} must show a certificate for {name}", config.to)),
+        _ => Trouble::failure(error.to_string()),
+    };
+    let stream = dial::connect_as(address, &name, tls, shared.hello_time).await.map_err(unreached)?;
     let peer = stream.get_ref().0.peer_addr().map_err(|error| Trouble::failure(format!("{address}: {error}")))?;
     let certificate = certificate_of(stream.get_ref().1.peer_certificates());
     let (mut reader, mut writer) = halves(stream, shared.stall);
@@ -101,7 +102,7 @@ async fn greet(
     let our_nonce = ours.nonce;
     writer.control(&Head::Hello(ours), None);
     let hellos = async {
-        writer.flush().await.map_err(|error| Broken::Closed(super::wire::cause_of(&error)))?;
+        writer.flush().await.map_err(|error| Broken::Closed(cause_of(&error)))?;
         reader.hello().await
     };
     let refusal = match timeout_at(deadline, hellos).await {
@@ -117,10 +118,7 @@ async fn greet(
         }
         Ok(Err(Broken::Frame(refusal))) => refusal,
         Ok(Err(Broken::Closed(reason))) => return Err(Trouble::failure(format!("{address}: {reason}"))),
-        Ok(Err(Broken::Refused(refused))) => {
-            let text = format!("{address}: it refuses: {}: {}", shown(&refused.code), clean(&refused.text));
-            return Err(Trouble::refusal(text));
-        }
+        Ok(Err(Broken::Refused(refused))) => return Err(Trouble::refusal(said(&refused))),
         Err(_) => return Err(Trouble::failure(format!("{address}: no HELLO in time"))),
     };
     writer.last_word(&refusal).await;

@@ -130,3 +130,145 @@ fn of_kind(text: &str, kinds: &[Kind]) -> Result<Destination, Refusal> {
     }
     Err(Refusal::new(Code::BadDestination, format!("{destination}: not a destination for this kind of frame")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_protocol::link::{Beat, Direct, Forward, ReplyLetter, Serial};
+    use muster_protocol::message::NodeId;
+
+    fn name(text: &str) -> BrokerName {
+        BrokerName::parse(text).unwrap()
+    }
+
+    fn letter(destination: &str) -> Letter {
+        Letter {
+            caller: "alice".into(),
+            destination: destination.into(),
+            headers: vec![("x-mine".into(), "kept".into())],
+            target: Some("os.family=Debian".into()),
+            nodes: None,
+            reply_to: Some("/remote-temp-queue/noc1.7".into()),
+            request: Some("r1".into()),
+            expires_within: Some(400),
+        }
+    }
+
+    fn prepare(letter: Letter) -> Load {
+        let prepare =
+            Prepare { serial: 1, letter, start_within: 9_000, reply_within: 5_000, dry_run: true, hold: false };
+        Load::Prepare(prepare)
+    }
+
+    fn forward(to: &[&str], load: Load) -> Head {
+        let to = to.iter().map(|to| name(to)).collect();
+        Head::Forward(Forward {
+            origin: name("noc1"),
+            instance: 1,
+            sequence: 1,
+            epoch: 1,
+            flood: false,
+            hops: 0,
+            to,
+            load,
+        })
+    }
+
+    fn direct(to: &str, word: Word) -> Head {
+        Head::Direct(Direct { from: name("noc1"), instance: 1, to: name(to), hops: 0, word })
+    }
+
+    fn query(destination: &str, ask: Ask) -> Word {
+        Word::Query(Query { serial: 1, letter: letter(destination), ask })
+    }
+
+    fn node_id() -> NodeId {
+        NodeId::parse("n-aaaaaaaaaaaaaaaaaaaa").unwrap()
+    }
+
+    fn order(head: Head) -> Option<Result<Box<Sent>, Refusal>> {
+        receive(&name("dc1"), head, Bytes::from_static(b"{}")).order
+    }
+
+    fn sent(head: Head) -> Sent {
+        *order(head).expect("an order").expect("a good one")
+    }
+
+    fn refused(head: Head) -> Code {
+        order(head).expect("an order").expect_err("a bad one").code
+    }
+
+    #[test]
+    fn a_request_that_was_forwarded_is_read_whole() {
+        let sent = sent(forward(&["noc1", "dc1"], prepare(letter("/topic/prod.service.status"))));
+        let Purpose::Request(terms) = sent.purpose else { panic!("{:?}", sent.purpose) };
+        assert_eq!((terms.start_within, terms.reply_within, terms.dry_run), (5_000, 5_000, true));
+        assert_eq!((terms.max_targets, terms.expect_targets), (None, None));
+        assert!(matches!(&sent.target, Target::Filter(filter) if filter.to_string() == "os.family = Debian"));
+        assert_eq!(sent.reply_to.unwrap().as_str(), "/remote-temp-queue/noc1.7");
+        assert_eq!(sent.headers.iter().collect::<Vec<_>>(), [("x-mine", "kept")]);
+        assert_eq!((sent.request.unwrap().as_str(), sent.expires_within), ("r1", Some(400)));
+        assert_eq!((sent.destination.as_str(), &sent.body[..]), ("/topic/prod.service.status", &b"{}"[..]));
+    }
+
+    #[test]
+    fn what_is_for_others_or_about_the_mesh_is_not_looked_at() {
+        let broken = letter("no destination");
+        for head in [
+            forward(&["noc1", "dc2"], Load::Message(broken.clone())),
+            forward(&["dc1"], Load::Commit(Serial { serial: 1 })),
+            forward(&["dc1"], Load::Unknown),
+            direct("dc2", query("no destination", Ask::Unknown)),
+            direct("dc1", Word::Unknown),
+            Head::Ping(Beat { tick: 1 }),
+        ] {
+            let received = receive(&name("dc1"), head.clone(), Bytes::new());
+            assert!(received.order.is_none(), "{head:?}");
+            assert_eq!(*received.head, head);
+        }
+    }
+
+    #[test]
+    fn questions_and_replies_are_orders_of_their_kind() {
+        let find = Ask::Find { facts: vec!["os.family".into()], limit: 10, from_row: 3, module: None };
+        let Purpose::Find(find) = sent(direct("dc1", query("/muster/find", find))).purpose else { panic!() };
+        assert_eq!((find.facts.len(), find.limit, find.from_row), (1, 10, 3));
+        let report = Ask::Report { fact: "os.family".into(), limit: 1000 };
+        assert!(matches!(
+            sent(direct("dc1", query("/muster/report", report))).purpose,
+            Purpose::Report { limit: 1000, .. }
+        ));
+        let reply = ReplyLetter { letter: letter("/remote-temp-queue/dc1.5"), session: 9 };
+        assert!(matches!(sent(direct("dc1", Word::Reply(reply))).purpose, Purpose::Message));
+        let mut to_all = letter("/topic/prod.news");
+        to_all.target = Some("all".into());
+        assert!(matches!(sent(forward(&["dc1"], Load::Message(to_all))).target, Target::All));
+    }
+
+    #[test]
+    fn letters_that_cannot_be_read_say_why() {
+        let with = |change: fn(&mut Letter)| {
+            let mut letter = letter("/topic/prod.service.status");
+            change(&mut letter);
+            forward(&["dc1"], prepare(letter))
+        };
+        let node = Ask::Node { node: node_id(), explain: Some("a=".into()) };
+        for (head, code) in [
+            (with(|l| l.destination = "/topic/a b".into()), Code::BadDestination),
+            (with(|l| l.destination = "/muster/find".into()), Code::BadDestination),
+            (with(|l| l.target = Some("os.family=".into())), Code::BadFilter),
+            (with(|l| l.request = None), Code::BadHeader),
+            (with(|l| l.request = Some("r 1".into())), Code::BadHeader),
+            (with(|l| l.reply_to = Some("/topic/a".into())), Code::BadDestination),
+            (with(|l| (l.target, l.nodes) = (None, Some(vec![]))), Code::BadHeader),
+            (with(|l| l.nodes = Some(vec![node_id(); 501])), Code::BadHeader),
+            (direct("dc1", query("/muster/find", Ask::Unknown)), Code::Unsupported),
+            (direct("dc1", query("/muster/node", Ask::Report { fact: "a".into(), limit: 5 })), Code::BadDestination),
+            (direct("dc1", query("/muster/report", Ask::Report { fact: "a".into(), limit: 0 })), Code::BadBody),
+            (direct("dc1", query("/muster/report", Ask::Report { fact: "a".into(), limit: u64::MAX })), Code::BadBody),
+            (direct("dc1", query("/muster/node", node)), Code::BadFilter),
+        ] {
+            assert_eq!(refused(head.clone()), code, "{head:?}");
+        }
+    }
+}

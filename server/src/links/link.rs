@@ -6,7 +6,7 @@ use super::Shared;
 use super::counters::{LinkCounters, is_data};
 use super::intake::receive;
 use super::roster::Trouble;
-use super::wire::{Broken, LINGER, Reader, Writer, linger, refusal_of, refused};
+use super::wire::{Broken, LINGER, Reader, Writer, cause_of, linger, refusal_of, refused, said};
 use crate::broker::event::{Event, LinkId, LinkOpened, Received, Ticket};
 use crate::broker::mesh::lanes::{Freight, Item, LinkOutbox, LinkReader, lanes};
 use crate::hub::{Clock, Hub};
@@ -15,7 +15,6 @@ use futures_util::FutureExt;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::codec::{Limits, Sending};
 use muster_protocol::link::{Head, Hello, PIECE};
-use muster_protocol::message::shown;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -154,7 +153,7 @@ fn written(end: io::Result<Option<Refusal>>) -> Ended {
             Ended { reason: refusal.to_string(), trouble: Some(Trouble::refusal(refusal.to_string())) }
         }
         Err(error) => {
-            let reason = super::wire::cause_of(&error);
+            let reason = cause_of(&error);
             Ended { trouble: Some(Trouble::failure(reason.clone())), reason }
         }
     }
@@ -207,16 +206,15 @@ fn over(broken: Broken) -> Over {
             Over { trouble: Some(Trouble::refusal(reason.clone())), reason, tell: Some(refusal) }
         }
         Broken::Refused(refused) => {
-            let reason = format!("refused by the other side: {}: {}", shown(&refused.code), clean(&refused.text));
-            let is_fine = Code::parse(&refused.code) == Some(Code::Superseded);
-            Over { trouble: (!is_fine).then(|| Trouble::refusal(reason.clone())), reason, tell: None }
+            let reason = said(&refused);
+            let trouble = match Code::parse(&refused.code) {
+                Some(Code::Superseded) => None,
+                Some(Code::Draining) => Some(Trouble::failure(reason.clone())),
+                _ => Some(Trouble::refusal(reason.clone())),
+            };
+            Over { trouble, reason, tell: None }
         }
     }
-}
-
-/// The other side's text, fit for a log line.
-pub(super) fn clean(text: &str) -> String {
-    text.chars().take(400).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Room for a batch. Frames that wait for the broker have come: while they wait, the link lives.

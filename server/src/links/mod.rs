@@ -237,6 +237,7 @@ async fn follow(mut policy: watch::Receiver<Arc<Policy>>, shared: Arc<Shared>, m
             _ = stop.wait_for(|stop| *stop) => return,
         }
         shared.roster.end(|name| shared.not_listed(name));
+        shared.roster.forget(|name| shared.not_listed(name).is_none());
     }
 }
 

@@ -50,6 +50,8 @@ pub struct LinkStatus {
     pub address: Option<String>,
     /// What ended or kept it last, and why.
     pub last_error: Option<String>,
+    /// When that was, Unix ms.
+    pub last_error_at: Option<u64>,
     /// Its clock minus ours at the last HELLO, ms.
     pub clock_skew_ms: Option<i64>,
     /// An operator has taken it down.
@@ -307,6 +309,11 @@ impl Roster {
         }
     }
 
+    /// Forgets those that came once and belong to nothing any more.
+    pub(super) fn forget(&self, is_listed: impl Fn(&BrokerName) -> bool) {
+        self.lock().retain(|name, peer| peer.config.is_some() || !peer.live.is_empty() || is_listed(name));
+    }
+
     /// Connections that are not over.
     pub(super) fn live(&self) -> usize {
         self.lock().values().map(|peer| peer.live.len()).sum()
@@ -376,6 +383,7 @@ impl Peer {
             since: self.since,
             address: self.address.clone(),
             last_error: self.trouble.as_ref().map(|(trouble, _)| trouble.text.clone()),
+            last_error_at: self.trouble.as_ref().map(|(_, at)| *at),
             clock_skew_ms: self.skew,
             admin_down: self.admin_down,
             dials: self.config.as_ref().is_some_and(|link| link.dial),

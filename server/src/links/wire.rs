@@ -5,11 +5,14 @@ use bytes::{Buf, BytesMut};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::codec::{self, Decoder, Limits, LinkError};
 use muster_protocol::link::{Head, Hello, Refused};
+use muster_protocol::message::shown;
 use rustls::AlertDescription;
 use std::time::Duration;
 use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
+/// Characters of the other side's text that are shown.
+const TEXT: usize = 400;
 /// Bytes read at once.
 const READ: usize = 64 * 1024;
 /// After a last word: how long to flush and to read on, so that the word arrives before a reset.
@@ -132,6 +135,12 @@ pub(super) async fn linger<S: AsyncRead + AsyncWrite>(mut reader: Reader<S>, mut
     let _ = timeout(LINGER, drain).await;
 }
 
+/// What the other side gave as its reason, fit for a log line.
+pub(super) fn said(refused: &Refused) -> String {
+    let text: String = refused.text.chars().take(TEXT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    format!("refused by the other side: {}: {text}", shown(&refused.code))
+}
+
 /// What the other side is told of a frame that cannot be read.
 pub(super) fn refusal_of(error: &LinkError) -> Refusal {
     let code = match error {
@@ -154,11 +163,14 @@ pub(super) fn cause_of(error: &io::Error) -> String {
             | A::CertificateUnknown
             | A::CertificateRequired
             | A::UnsupportedCertificate
-            | A::AccessDenied),
+            | A::AccessDenied
+            // A CA of the same name with another key: two clusters that were set up with the same names.
+            | A::DecryptError),
         )) => format!(
             "the other side does not accept this broker's certificate ({alert:?}); both need certificates of one CA, valid now, for server and client authentication"
         ),
         Some(error) => format!("TLS failed: {error}"),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => "the connection ended without a last word".into(),
         None => error.to_string(),
     }
 }

@@ -38,8 +38,13 @@ struct Files {
 
 impl World {
     fn new() -> World {
+        World::of("Muster CA of demo")
+    }
+
+    fn of(ca: &str) -> World {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, ca);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(folder.path().join("ca.pem"), ca.pem()).unwrap();

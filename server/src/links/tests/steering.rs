@@ -14,10 +14,13 @@ async fn a_link_that_is_taken_down_stays_down_until_it_is_taken_up() {
     noc1.links.down("dc1").unwrap();
     assert!(noc1.closed().await.starts_with("link-down: an operator took the link to dc1 down at noc1"));
     assert!(dc1.closed().await.contains("link-down"));
-    dc1.until("a refusal", |side| side.status("noc1").last_error.is_some_and(|e| e.contains("it refuses: link-down")))
-        .await;
+    dc1.until("a refusal", |side| {
+        side.status("noc1").last_error.is_some_and(|e| e.contains("refused by the other side: link-down"))
+    })
+    .await;
     let status = noc1.status("dc1");
     assert_eq!((status.state, status.admin_down), (LinkState::Down, true));
+    assert_eq!(noc1.links.alarms(), [], "it is so on purpose");
     assert_eq!(dc1.status("noc1").state, LinkState::Refused);
     noc1.links.up("dc1").unwrap();
     noc1.opened().await;
