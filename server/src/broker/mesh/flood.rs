@@ -167,16 +167,19 @@ impl Mesh {
 
     /// What we have, for a neighbour to compare.
     pub(super) fn digest(&self) -> Digest {
-        let have = |record: &LinkState| {
+        let have = |origin: &BrokerName| {
+            let state = self.topology.get(origin);
             let have = Have {
-                link_state: (record.instance, record.sequence),
-                incarnation: record.incarnation,
-                interest: self.interests.have(&record.origin),
-                summary: self.summaries.have(&record.origin),
+                link_state: state.map_or((0, 0), |state| (state.instance, state.sequence)),
+                incarnation: state.map_or(0, |state| state.incarnation),
+                interest: self.interests.have(origin),
+                summary: self.summaries.have(origin),
             };
-            (record.origin.clone(), have)
+            (origin.clone(), have)
         };
-        Digest { have: self.topology.records().map(have).collect() }
+        // By the list: an interest or a summary may have come before the link state, which another link brings.
+        let all = self.list.iter().chain([&self.me]).map(have);
+        Digest { have: all.filter(|(_, have)| *have != Have::default()).collect() }
     }
 
     /// Sends a neighbour whatever we have newer than it.
