@@ -21,6 +21,8 @@ pub(super) enum Deed {
     Silence { wire: usize, sides: [bool; 2] },
     Stall { wire: usize, ms: u64 },
     Kill { site: usize, is_told: bool, back_after: Option<u64> },
+    /// It has hardly started, and dies again.
+    KillAgain { site: usize, is_told: bool },
     Message { operator: usize },
     Request { operator: usize },
     Cancel { at: At, request: String },
@@ -142,6 +144,8 @@ impl World {
             self.plan(after, Happening::Deed(deed));
         }
         self.run(most)?;
+        // No restart brings another death any more, and no request.
+        self.is_calm = true;
         for wire in 0..self.wires.len() {
             if !self.wires[wire].up && self.dice.chance(80) {
                 self.deed(Deed::Heal { wire });
@@ -214,10 +218,15 @@ impl World {
                 if let Some(after) = back_after {
                     self.plan(after, Happening::Start { site });
                     if self.dice.chance(30) {
-                        let again = Deed::Kill { site, is_told, back_after: Some(self.dice.within(0..300)) };
                         let after = after + self.dice.within(0..400);
-                        self.plan(after, Happening::Deed(again));
+                        self.plan(after, Happening::Deed(Deed::KillAgain { site, is_told }));
                     }
+                }
+            }
+            Deed::KillAgain { site, is_told } => {
+                if !self.is_calm {
+                    let back_after = Some(self.dice.within(0..300));
+                    self.deed(Deed::Kill { site, is_told, back_after });
                 }
             }
             Deed::Message { operator } => self.send_message(operator),
