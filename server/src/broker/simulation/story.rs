@@ -16,21 +16,56 @@ const SETTLES: u64 = 15_000;
 /// What is done to the mesh, or in it.
 #[derive(Debug, Clone)]
 pub(super) enum Deed {
-    Cut { wire: usize, notice: u64 },
-    Heal { wire: usize },
-    Silence { wire: usize, sides: [bool; 2] },
-    Stall { wire: usize, ms: u64 },
-    Kill { site: usize, is_told: bool, back_after: Option<u64> },
+    Cut {
+        wire: usize,
+        notice: u64,
+    },
+    Heal {
+        wire: usize,
+    },
+    Silence {
+        wire: usize,
+        sides: [bool; 2],
+    },
+    Stall {
+        wire: usize,
+        ms: u64,
+    },
+    Kill {
+        site: usize,
+        is_told: bool,
+        back_after: Option<u64>,
+    },
     /// It has hardly started, and dies again.
-    KillAgain { site: usize, is_told: bool },
-    Message { operator: usize },
-    Request { operator: usize },
-    Cancel { at: At, request: String },
-    Find { operator: usize },
-    Roam { agent: usize },
-    Bounce { agent: usize },
-    Change { agent: usize },
-    Hang { operator: usize },
+    KillAgain {
+        site: usize,
+        is_told: bool,
+    },
+    Message {
+        operator: usize,
+    },
+    Request {
+        operator: usize,
+    },
+    Cancel {
+        at: At,
+        request: String,
+    },
+    Find {
+        operator: usize,
+    },
+    Roam {
+        agent: usize,
+    },
+    Bounce {
+        agent: usize,
+    },
+    Change {
+        agent: usize,
+    },
+    Hang {
+        operator: usize,
+    },
 }
 
 /// One seed from start to end.
@@ -51,7 +86,9 @@ impl World {
     /// A random connected graph of a random size; small ones are more frequent, as they are cheap.
     fn build(&mut self) {
         let mut dice = self.dice.split();
-        let count = dice.pick(&[2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8, 9, 10, 12]);
+        self.has_codec = dice.chance(25);
+        let small = dice.chance(85);
+        let count = if small { dice.pick(&[2, 3, 3, 4, 4, 4, 5]) } else { dice.pick(&[6, 6, 7, 7, 8, 9, 10, 12]) };
         for number in 1..=count {
             let skew = if dice.chance(20) { dice.within(0..7_200_000) as i64 - 3_600_000 } else { 0 };
             self.add_site(&format!("b{number}"), skew);
@@ -95,7 +132,7 @@ impl World {
         self.run_until(SETTLES, when, |world| {
             world.ledger.is_punctual(world.now)?;
             world.is_linked()?;
-            world.is_agreed()
+            world.seems_agreed()
         })?;
         // What was on the way may still be flooded; from now on nothing is.
         self.run(500)?;
