@@ -57,7 +57,7 @@ pub(super) struct Connection {
     /// Cut: what is on the way is lost.
     pub(super) is_cut: bool,
     /// Nothing arrives before: the network stalls, and then delivers all.
-    stalled: u64,
+    pub(super) stalled: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
