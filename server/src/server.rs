@@ -199,7 +199,6 @@ async fn start_links(
         sockets.push(socket);
     }
     let (files, limits) = (&config.tls, &config.limits);
-    let at: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     let setup = Setup {
         me: Me {
             name: BrokerName::parse(&config.broker.name)?,
@@ -207,7 +206,6 @@ async fn start_links(
             instance,
             incarnation,
             max_body: limits.max_frame as u64,
-            at: if at.is_empty() { "(it does not listen for links)".into() } else { at.join(", ") },
         },
         links: config.link.clone(),
         tls: if config.link.is_empty() && sockets.is_empty() {

@@ -48,6 +48,17 @@ impl AgentSetup {
         self.folder.path()
     }
 
+    /// The brokers that it knows.
+    #[must_use]
+    pub fn brokers(self, addresses: &[SocketAddr]) -> AgentSetup {
+        let path = self.folder().join("agent.toml");
+        let text = fs::read_to_string(&path).expect("agent.toml");
+        let (_, rest) = text.split_once('\n').expect("lines");
+        let list: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        write_private(&path, &format!("brokers = [{}]\n{rest}", list.join(", ")));
+        self
+    }
+
     /// Adds lines to agent.toml.
     #[must_use]
     pub fn config(self, more: &str) -> AgentSetup {

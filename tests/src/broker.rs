@@ -1,10 +1,12 @@
-//! How does a test get a broker? `musterd init` once for all tests, a copy of what it made for each, and a real `musterd`.
+//! How does a test get a broker? A copy of what `musterd init` made, and a real `musterd`.
 
+pub use crate::made::{init, phc};
+
+use crate::made::Family;
 use crate::process::{Process, Said, binary, run};
 use crate::{LIMIT, policy, until};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -12,16 +14,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::OnceLock;
 use tempfile::TempDir;
 use toml::{Table, Value as Setting};
-
-/// The name of every broker of the tests.
-const NAME: &str = "noc1";
 
 /// A broker that is not started yet: its files can be changed.
 #[derive(Debug)]
 pub struct Setup {
+    name: String,
     folder: TempDir,
     config: Table,
     policy: String,
@@ -30,81 +29,39 @@ pub struct Setup {
 /// A running `musterd`.
 #[derive(Debug)]
 pub struct Broker {
+    name: String,
     folder: TempDir,
     process: Process,
     address: SocketAddr,
     plain: Option<SocketAddr>,
 }
 
-/// What `musterd init` made, in memory: path below its folder, mode, bytes.
-struct Made {
-    folder: PathBuf,
-    files: BTreeMap<PathBuf, (u32, Vec<u8>)>,
-    phc: String,
-}
-
-/// Runs the real `musterd init` into a folder.
-pub fn init(folder: &Path) -> Said {
-    run(Command::new(binary("musterd")).args(["init", "--name", NAME, "--dir"]).arg(folder))
-}
-
-/// The PHC string of the password of the test policy.
-pub fn phc() -> &'static str {
-    &made().phc
-}
-
-fn made() -> &'static Made {
-    static MADE: OnceLock<Made> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let parent = tempfile::tempdir().expect("a temporary folder");
-        let folder = parent.path().join("made");
-        let said = init(&folder);
-        assert_eq!(said.code, 0, "musterd init: {said:?}");
-        let mut files = BTreeMap::new();
-        read_all(&folder, &folder, &mut files);
-        let password = parent.path().join("password");
-        fs::write(&password, policy::PASSWORD).expect("the password file");
-        fs::set_permissions(&password, Permissions::from_mode(0o600)).expect("its mode");
-        let said = run(Command::new(binary("musterd")).arg("passwd").arg("--file").arg(&password));
-        assert_eq!(said.code, 0, "musterd passwd: {said:?}");
-        Made { folder, files, phc: said.stdout.trim().to_owned() }
-    })
-}
-
-fn read_all(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, (u32, Vec<u8>)>) {
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let path = entry.path();
-        if path.is_dir() {
-            read_all(root, &path, files);
-        } else {
-            let mode = entry.metadata().expect("metadata").permissions().mode() & 0o777;
-            let below = path.strip_prefix(root).expect("below its root").to_owned();
-            files.insert(below, (mode, fs::read(&path).expect("a file")));
-        }
-    }
-}
-
 impl Setup {
-    /// A fresh copy of what `musterd init` makes, on a port of the system's choice, with the test policy.
+    /// The broker `noc1` without links, on a port of the system's choice, with the test policy.
     pub fn new() -> Setup {
-        let made = made();
+        Setup::of(Family::Ours, "noc1")
+    }
+
+    /// A broker of a cluster of the tests, without links, on a port of the system's choice, with the test policy.
+    pub fn of(family: Family, name: &str) -> Setup {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        for (below, (mode, bytes)) in &made.files {
-            let path = folder.path().join(below);
-            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            fs::write(&path, bytes).expect("a file");
-            fs::set_permissions(&path, Permissions::from_mode(*mode)).expect("its mode");
-        }
+        let made = family.copy(name, folder.path());
         let text = fs::read_to_string(folder.path().join("musterd.toml")).expect("musterd.toml");
         // Whatever init wrote as an absolute path belongs to the copy now.
-        let text = text.replace(&made.folder.display().to_string(), &folder.path().display().to_string());
-        let config = text.parse::<Table>().unwrap_or_else(|e| panic!("init's musterd.toml: {e}"));
-        let mut setup = Setup { folder, config, policy: policy::POLICY.to_owned() };
+        let text = text.replace(&made.display().to_string(), &folder.path().display().to_string());
+        let mut config = text.parse::<Table>().unwrap_or_else(|e| panic!("init's musterd.toml: {e}"));
+        config.remove("link");
+        let mut setup = Setup { name: name.to_owned(), folder, config, policy: policy::POLICY.to_owned() };
         setup.set("listen.stomp", vec!["127.0.0.1:0"]);
+        setup.set("listen.links", Vec::<String>::new());
         setup.set("control", "musterd.sock");
         setup.set("log.level", "debug");
         setup
+    }
+
+    /// The broker's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Sets a setting of musterd.toml by its dotted name.
@@ -128,6 +85,16 @@ impl Setup {
         self
     }
 
+    /// Changes the policy; `{phc}` in it stands for the hash of the test password.
+    pub fn set_policy(&mut self, text: &str) {
+        text.clone_into(&mut self.policy);
+    }
+
+    /// Its policy, with `{phc}` for the hash of the test password.
+    pub fn policy_text(&self) -> &str {
+        &self.policy
+    }
+
     /// Another policy; `{phc}` in it stands for the hash of the test password.
     #[must_use]
     pub fn policy(mut self, text: &str) -> Setup {
@@ -149,9 +116,23 @@ impl Setup {
     /// Starts the broker and waits until it listens.
     pub fn start(self) -> Broker {
         self.write();
-        let (process, addresses) = launch(self.folder());
+        let (process, addresses) = launch(self.folder()).unwrap_or_else(|why| panic!("{why}"));
+        self.running(process, &addresses)
+    }
+
+    /// As [`Setup::start`]; gives the setup back if an address is in use already.
+    pub fn start_unless_in_use(self) -> Result<Broker, Setup> {
+        self.write();
+        match launch(self.folder()) {
+            Ok((process, addresses)) => Ok(self.running(process, &addresses)),
+            Err(why) if why.contains("in use") => Err(self),
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    fn running(self, process: Process, addresses: &[SocketAddr]) -> Broker {
         let plain = addresses.get(1).copied();
-        Broker { folder: self.folder, process, address: addresses[0], plain }
+        Broker { name: self.name, folder: self.folder, process, address: addresses[0], plain }
     }
 
     /// `musterd check` of these files.
@@ -191,20 +172,22 @@ fn write_policy(folder: &Path, text: &str) {
     fs::rename(&fresh, &path).expect("the policy");
 }
 
-fn launch(folder: &Path) -> (Process, Vec<SocketAddr>) {
+/// Starts it and waits until it listens; what it said if it ends.
+fn launch(folder: &Path) -> Result<(Process, Vec<SocketAddr>), String> {
     let config = folder.join("musterd.toml");
     let mut process =
         Process::start("musterd", Command::new(binary("musterd")).arg("run").arg("--config").arg(&config));
     let control = control_socket(folder);
-    let status = until("the broker answers on its control socket", || {
-        if let Some(status) = process.ended() {
-            panic!("musterd has ended with {status}:\n{}", process.output());
+    let status = until("the broker answers on its control socket", || match process.ended() {
+        Some(status) => {
+            process.wait(LIMIT);
+            Some(Err(format!("musterd has ended with {status}:\n{}", process.output())))
         }
-        ask_control(&control, "status")
-    });
+        None => ask_control(&control, "status").map(Ok),
+    })?;
     let addresses = status["ok"]["addresses"].as_array().cloned().unwrap_or_default();
     let addresses = addresses.iter().map(|a| a.as_str().and_then(|a| a.parse().ok()).expect("an address")).collect();
-    (process, addresses)
+    Ok((process, addresses))
 }
 
 fn control_socket(folder: &Path) -> PathBuf {
@@ -227,6 +210,11 @@ impl Broker {
     /// A broker with the test policy.
     pub fn start() -> Broker {
         Setup::new().start()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where it speaks STOMP over TLS.
@@ -266,10 +254,10 @@ impl Broker {
         assert_eq!(said.code, 0, "{said:?}");
     }
 
-    /// `musterd ctl COMMAND`.
+    /// `musterd ctl COMMAND`, such as `link down dc1`.
     pub fn ctl(&self, command: &str) -> Said {
         let config = self.folder().join("musterd.toml");
-        run(Command::new(binary("musterd")).arg("ctl").arg("--config").arg(config).arg(command))
+        run(Command::new(binary("musterd")).arg("ctl").arg("--config").arg(config).args(command.split(' ')))
     }
 
     /// What `musterd ctl status` says.
@@ -305,6 +293,20 @@ impl Broker {
         self.process.kill();
     }
 
+    /// Whether somebody answers on its control socket.
+    pub fn answers(&self) -> bool {
+        ask_control(&control_socket(self.folder()), "status").is_some()
+    }
+
+    /// Ends it; its files, to be started anew.
+    pub fn into_setup(mut self) -> Setup {
+        self.process.kill();
+        let read = |name| fs::read_to_string(self.folder.path().join(name)).expect("a file of the broker");
+        let config = read("musterd.toml").parse().expect("musterd.toml is TOML");
+        let policy = read("policy.toml");
+        Setup { name: self.name, folder: self.folder, config, policy }
+    }
+
     /// Starts it again, on the same port, after it has ended.
     pub fn start_again(&mut self) {
         assert!(self.process.ended().is_some(), "it still runs");
@@ -314,7 +316,7 @@ impl Broker {
         let listen = config.get_mut("listen").and_then(Setting::as_table_mut).expect("[listen]");
         listen.insert("stomp".into(), Setting::from(vec![self.address.to_string()]));
         fs::write(&path, config.to_string()).expect("musterd.toml");
-        let (process, _) = launch(self.folder());
+        let (process, _) = launch(self.folder()).unwrap_or_else(|why| panic!("{why}"));
         self.process = process;
     }
 

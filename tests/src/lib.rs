@@ -3,16 +3,24 @@
 //! A test starts what it needs ([`Broker`], [`Node`], [`Agent`], [`Muster`]), waits with [`until`] for what it names, and never
 //! for a time. Everything ends when its value is dropped; a failing test shows the logs of its processes.
 
+pub mod account;
 pub mod agent;
 pub mod broker;
+pub mod cluster;
+pub mod crew;
+pub mod link;
+pub mod made;
 pub mod muster;
 pub mod node;
 pub mod policy;
 pub mod process;
 pub mod stomp;
 
+pub use account::Account;
 pub use agent::Agent;
 pub use broker::{Broker, Setup};
+pub use cluster::{Cluster, Plan};
+pub use crew::{Crew, Listener};
 pub use muster::Muster;
 pub use node::Node;
 pub use stomp::{Refused, Stomp, request};

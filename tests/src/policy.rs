@@ -137,6 +137,10 @@ destination = "/muster/node"
 write = ["noc", "noc-acme", "viewers"]
 
 [[acl]]
+destination = "/muster/mesh"
+write = ["noc"]
+
+[[acl]]
 destination = "/muster/cancel"
 write = ["noc", "noc-acme", "viewers"]
 

@@ -297,7 +297,7 @@ fn page(
     if all.next.is_none() {
         all.next = later.first().and_then(|broker| cursor(broker, "0"));
     }
-    all.gone.sort_by(|a, b| b.at.cmp(&a.at));
+    all.gone.sort_by_key(|gone| std::cmp::Reverse(gone.at));
     all.gone.truncate(GONE_MOST);
     all
 }
@@ -321,7 +321,7 @@ fn histogram(answers: Vec<(BrokerName, Said)>, limit: usize, without: Vec<Missin
         }
     }
     all.values = values.into_values().collect();
-    all.values.sort_by(|a, b| b.count.cmp(&a.count));
+    all.values.sort_by_key(|value| std::cmp::Reverse(value.count));
     all.more += all.values.len().saturating_sub(limit) as u64;
     all.values.truncate(limit);
     all

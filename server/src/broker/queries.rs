@@ -83,7 +83,7 @@ impl Broker {
             Purpose::Report { .. } => Asked { nodes: true, target: filter.as_ref(), ..Asked::default() },
             _ => Asked::default(),
         };
-        let audience = self.mesh.audience(None, asked);
+        let audience = self.mesh.audience(None, asked, now.tick);
         let mut without: Vec<Missing> = audience.without;
         let mut brokers: Vec<BrokerName> = audience.to;
         brokers.push(me.clone());

@@ -67,7 +67,7 @@ impl Broker {
         let Some((terms, request)) = request else {
             let filter = Broker::filter_of(&user, &sent);
             let asked = Asked { nodes: Broker::is_for_nodes(&sent), target: filter.as_ref(), ..Asked::default() };
-            let audience = self.mesh.audience(Some(&sent.destination), asked);
+            let audience = self.mesh.audience(Some(&sent.destination), asked, now.tick);
             if !audience.to.is_empty() {
                 let cargo = Cargo {
                     body: sent.body.clone(),
@@ -109,7 +109,7 @@ impl Broker {
         let filter = Broker::filter_of(&user, &sent);
         let module = sent.destination.as_action().map(|(_, module, _)| module);
         let asked = Asked { nodes: true, target: filter.as_ref(), module, also_gone: false };
-        let audience = self.mesh.audience(Some(&sent.destination), asked);
+        let audience = self.mesh.audience(Some(&sent.destination), asked, now.tick);
         if !self.mesh.has_room(&audience.to) {
             return Err(Refusal::new(Code::Busy, "a link to another broker is full; try again in a second"));
         }

@@ -68,8 +68,10 @@ async fn connection(tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, shared: 
         return tracing::debug!(target: "muster::links", %error, "socket options");
     }
     let Some(tls) = handshake(tcp, peer, &tls, shared, deadline).await else { return };
-    let (reader, writer) = halves(tls.0, shared.stall);
-    Box::pin(greet(reader, writer, tls.1, peer, shared, deadline, pending)).await;
+    let (stream, shown) = tls;
+    let ends = (stream.get_ref().0.local_addr().unwrap_or(peer), peer);
+    let (reader, writer) = halves(stream, shared.stall);
+    Box::pin(greet(reader, writer, shown, ends, shared, deadline, pending)).await;
 }
 
 type Certificate = rustls::pki_types::CertificateDer<'static>;
@@ -130,14 +132,15 @@ async fn greet(
     mut reader: Reader<TlsStream<TcpStream>>,
     mut writer: Writer<TlsStream<TcpStream>>,
     certificate: Option<Certificate>,
-    peer: SocketAddr,
+    (local, peer): (SocketAddr, SocketAddr),
     shared: &Arc<Shared>,
     deadline: Instant,
     pending: Pending,
 ) {
     let (hello, refusal) = match timeout_at(deadline, reader.hello()).await {
         Ok(Ok(hello)) => {
-            let caller = Caller { certificate: certificate.as_ref(), address: peer.ip(), dialled: None };
+            let certificate = certificate.as_ref();
+            let caller = Caller { certificate, address: peer.ip(), local: local.ip(), dialled: None };
             let refusal = shared.weigh(&hello, &caller).err();
             (Some(hello), refusal)
         }
@@ -169,7 +172,8 @@ async fn greet(
         Ok(Err(error)) => return failed(shared, &hello, &cause_of(&error)),
         Err(_) => return failed(shared, &hello, "our HELLO was not read in time"),
     }
-    link::run(shared, reader, writer, Met { hello, nonce, address: peer }, pending).await;
+    let (_, reader, writer) = link::run(shared, reader, writer, Met { hello, nonce, address: peer }, pending).await;
+    linger(reader, writer).await;
 }
 
 fn failed(shared: &Shared, hello: &Hello, text: &str) {

@@ -96,6 +96,7 @@ async fn greet(
     };
     let stream = dial::connect_as(address, &name, tls, shared.hello_time).await.map_err(unreached)?;
     let peer = stream.get_ref().0.peer_addr().map_err(|error| Trouble::failure(format!("{address}: {error}")))?;
+    let local = stream.get_ref().0.local_addr().map_or(peer.ip(), |local| local.ip());
     let certificate = certificate_of(stream.get_ref().1.peer_certificates());
     let (mut reader, mut writer) = halves(stream, shared.stall);
     let ours = shared.hello(shared.hub.clock().now().unix);
@@ -107,11 +108,16 @@ async fn greet(
     };
     let refusal = match timeout_at(deadline, hellos).await {
         Ok(Ok(hello)) => {
-            let caller = Caller { certificate: certificate.as_ref(), address: peer.ip(), dialled: Some(&config.to) };
+            let certificate = certificate.as_ref();
+            let caller = Caller { certificate, address: peer.ip(), local, dialled: Some(&config.to) };
             match shared.weigh(&hello, &caller) {
                 Ok(()) => {
                     let nonce = our_nonce.wrapping_add(hello.nonce);
-                    return Ok(link::run(shared, reader, writer, Met { hello, nonce, address: peer }, ()).await);
+                    let met = Met { hello, nonce, address: peer };
+                    let (lived, reader, writer) = link::run(shared, reader, writer, met, ()).await;
+                    // The next connection need not wait until this one is buried.
+                    tokio::spawn(linger(reader, writer));
+                    return Ok(lived);
                 }
                 Err(refusal) => refusal,
             }

@@ -20,8 +20,6 @@ pub struct Me {
     pub incarnation: u64,
     /// Longest body that it takes, bytes.
     pub max_body: u64,
-    /// Where it listens, for people.
-    pub at: String,
 }
 
 /// What is known of a connection beside what the other side says.
@@ -31,6 +29,8 @@ pub(super) struct Caller<'a> {
     pub(super) certificate: Option<&'a CertificateDer<'static>>,
     /// From where, or at which address.
     pub(super) address: IpAddr,
+    /// Our own end's address.
+    pub(super) local: IpAddr,
     /// Whom this broker meant to dial.
     pub(super) dialled: Option<&'a BrokerName>,
 }
@@ -79,7 +79,7 @@ impl Me {
         if hello.name == self.name {
             let text = format!(
                 "the name {me} is in use by the broker at {} and by the one at {from}; give each broker a name of its own",
-                self.at
+                caller.local
             );
             return refuse(Code::NameInUse, text);
         }

@@ -6,7 +6,7 @@ use super::Shared;
 use super::counters::{LinkCounters, is_data};
 use super::intake::receive;
 use super::roster::Trouble;
-use super::wire::{Broken, LINGER, Reader, Writer, cause_of, linger, refusal_of, refused, said};
+use super::wire::{Broken, LINGER, Reader, Writer, cause_of, refusal_of, refused, said};
 use crate::broker::event::{Event, LinkId, LinkOpened, Received, Ticket};
 use crate::broker::mesh::lanes::{Freight, Item, LinkOutbox, LinkReader, lanes};
 use crate::hub::{Clock, Hub};
@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::codec::{Limits, Sending};
 use muster_protocol::link::{Head, Hello, PIECE};
+use muster_protocol::message::BrokerName;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{self, AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Bytes of frames that the broker has not dealt with before the reader waits.
@@ -45,37 +46,47 @@ pub(super) struct Met {
     pub(super) address: SocketAddr,
 }
 
+/// A link of this broker's life.
+struct Link<'a> {
+    shared: &'a Shared,
+    id: LinkId,
+    name: BrokerName,
+    started: Instant,
+}
+
 /// How a link ended.
-struct Ended {
+struct Over {
     /// For people, and for the broker.
     reason: String,
     /// What is wrong, if anything is.
     trouble: Option<Trouble>,
+    /// What the other side is to hear of it.
+    tell: Option<Refusal>,
 }
 
-/// Runs a link until it ends; how long it lived.
+/// Runs a link until it ends; how long it lived, and the connection, which may still have a last word to bring across.
 pub(super) async fn run<S, P>(
     shared: &Arc<Shared>,
     mut reader: Reader<S>,
     mut writer: Writer<S>,
     met: Met,
     admitted: P,
-) -> Duration
+) -> (Duration, Reader<S>, Writer<S>)
 where
     S: AsyncRead + AsyncWrite + Send,
 {
-    let started = Instant::now();
-    let id = LinkId(shared.last_link.fetch_add(1, Ordering::Relaxed) + 1);
-    let (outbox, items) = lanes(shared.outbox);
+    let _present = shared.enter();
     let Met { hello, nonce, address } = met;
-    let (name, now) = (hello.name.clone(), shared.hub.clock().now());
+    let id = LinkId(shared.last_link.fetch_add(1, Ordering::Relaxed) + 1);
+    let link = Link { shared, id, name: hello.name.clone(), started: Instant::now() };
+    let (outbox, items) = lanes(shared.outbox);
+    let now = shared.hub.clock().now();
     let skew = i64::try_from(hello.clock).unwrap_or(i64::MAX).saturating_sub(now.unix as i64);
-    let entered = match shared.roster.open(&name, id, outbox.clone(), address, skew, now.unix) {
+    let entered = match shared.roster.open(&link.name, id, outbox.clone(), address, skew, now.unix) {
         Ok(entered) => entered,
         Err(refusal) => {
             writer.last_word(&refusal).await;
-            linger(reader, writer).await;
-            return Duration::ZERO;
+            return (Duration::ZERO, reader, writer);
         }
     };
     // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
@@ -83,46 +94,90 @@ where
     reader.decoder.set_limits(Limits::after_hello(shared.max_body()));
     let largest = usize::try_from(hello.max_body).unwrap_or(usize::MAX);
     let opened = LinkOpened { link: id, hello, nonce, end: entered.end, peer: address, outbox: outbox.clone() };
-    let ended = if shared.hub.tell(Event::LinkOpened(Box::new(opened))).await {
-        let counters = &entered.counters;
-        let mut pump = Pump { writer: &mut writer, items, sending: None, largest, counters, clock: shared.hub.clock() };
-        let both = async {
-            let write = pump.run();
-            tokio::pin!(write);
-            let ended = tokio::select! {
-                ended = read_frames(&mut reader, id, shared, counters) => ended,
-                end = &mut write => return written(end),
-                () = closed_for_long(&outbox) => {
-                    let reason = "closed by the broker; the other side did not read its last word".to_owned();
-                    return Ended { trouble: Some(Trouble::failure(reason.clone())), reason };
-                }
-                refusal = entered.stopped => {
-                    let refusal = refusal.unwrap_or_else(|_| Refusal::new(Code::Draining, "the broker is stopping"));
-                    Over { reason: refusal.to_string(), trouble: None, tell: Some(refusal) }
-                }
-            };
-            // The writer comes to its end by itself, so that the last word is whole.
-            outbox.close(ended.tell);
-            let _ = timeout(LINGER, &mut write).await;
-            Ended { reason: ended.reason, trouble: ended.trouble }
-        };
-        // A fault on one link ends that one; the broker hears of it as of any other end.
-        let ended = AssertUnwindSafe(both).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(target: "muster::links", peer = %name, link = id.0, "a link ended in a panic");
-            Ended {
-                reason: "internal error".into(),
-                trouble: Some(Trouble::failure("internal error; the log says more")),
-            }
-        });
-        shared.hub.tell(Event::LinkClosed { link: id, reason: ended.reason.clone() }).await;
-        ended
-    } else {
-        Ended { reason: "the broker stopped".into(), trouble: None }
+    if !shared.hub.tell(Event::LinkOpened(Box::new(opened))).await {
+        return (link.over(&stopped()).await, reader, writer);
+    }
+    let counters = &entered.counters;
+    let pump = Pump { writer: &mut writer, items, sending: None, largest, counters, clock: shared.hub.clock() };
+    let passing = AssertUnwindSafe(pass(&link, &mut reader, pump, outbox, entered.stopped)).catch_unwind();
+    let lived = match passing.await {
+        Ok(lived) => lived,
+        Err(_) => {
+            // A fault on one link ends that one; the broker hears of it as of any other end.
+            tracing::error!(target: "muster::links", peer = %link.name, link = id.0, "a link ended in a panic");
+            link.over(&Over::failed("internal error; the log says more".into())).await
+        }
     };
-    let lived = started.elapsed();
-    shared.roster.closed(&name, id, lived, &ended.reason, ended.trouble, shared.hub.clock().now().unix);
-    linger(reader, writer).await;
+    (lived, reader, writer)
+}
+
+/// Lets frames pass until something ends that; how long the link lived.
+async fn pass<S: AsyncRead + AsyncWrite>(
+    link: &Link<'_>,
+    reader: &mut Reader<S>,
+    mut pump: Pump<'_, S>,
+    outbox: LinkOutbox,
+    stop: oneshot::Receiver<Refusal>,
+) -> Duration {
+    let counters = pump.counters;
+    let write = pump.run();
+    tokio::pin!(write);
+    let (mut over, is_writing) = tokio::select! {
+        over = read_frames(reader, link.id, link.shared, counters) => (over, true),
+        end = &mut write => (written(end), false),
+        () = closed_for_long(&outbox) => {
+            (Over::failed("closed by the broker; the other side did not read its last word".into()), false)
+        }
+        refusal = stop => match refusal {
+            Ok(refusal) => (Over { reason: refusal.to_string(), trouble: None, tell: Some(refusal) }, true),
+            Err(_) => (stopped(), true),
+        }
+    };
+    outbox.close(over.tell.take());
+    let lived = link.over(&over).await;
+    if is_writing {
+        // The writer comes to its end by itself, so that the last word is whole.
+        let _ = timeout(LINGER, &mut write).await;
+    }
     lived
+}
+
+impl Link<'_> {
+    /// Tells everybody at once, whatever is still to be written; how long it lived.
+    async fn over(&self, over: &Over) -> Duration {
+        let (lived, hub) = (self.started.elapsed(), &self.shared.hub);
+        hub.tell(Event::LinkClosed { link: self.id, reason: over.reason.clone() }).await;
+        let unix = hub.clock().now().unix;
+        self.shared.roster.closed(&self.name, self.id, lived, &over.reason, over.trouble.clone(), unix);
+        lived
+    }
+}
+
+impl Over {
+    fn failed(reason: String) -> Over {
+        Over { trouble: Some(Trouble::failure(reason.clone())), reason, tell: None }
+    }
+
+    fn refused(reason: String, tell: Option<Refusal>) -> Over {
+        Over { trouble: Some(Trouble::refusal(reason.clone())), reason, tell }
+    }
+}
+
+fn stopped() -> Over {
+    Over { reason: "the broker stopped".into(), trouble: None, tell: None }
+}
+
+/// How a link ended whose writer did.
+fn written(end: io::Result<Option<Refusal>>) -> Over {
+    match end {
+        Ok(None) => Over { reason: "closed by the broker".into(), trouble: None, tell: None },
+        // Of two connections the newer is used: that is no trouble, and neither is stopping.
+        Ok(Some(refusal)) if matches!(refusal.code, Code::Superseded | Code::Draining) => {
+            Over { reason: refusal.to_string(), trouble: None, tell: None }
+        }
+        Ok(Some(refusal)) => Over::refused(refusal.to_string(), None),
+        Err(error) => Over::failed(cause_of(&error)),
+    }
 }
 
 /// Resolves when the broker has closed the outbox and the writer had its time to come to the end: a dead link that it is stuck
@@ -134,31 +189,6 @@ async fn closed_for_long(outbox: &LinkOutbox) {
     sleep(LINGER).await;
 }
 
-/// What the reader found, or an operator wants, and what the other side is to hear of it.
-struct Over {
-    reason: String,
-    trouble: Option<Trouble>,
-    tell: Option<Refusal>,
-}
-
-/// How a link ended whose writer did.
-fn written(end: io::Result<Option<Refusal>>) -> Ended {
-    match end {
-        Ok(None) => Ended { reason: "closed by the broker".into(), trouble: None },
-        // Of two connections the newer is used: that is no trouble, and neither is stopping.
-        Ok(Some(refusal)) if matches!(refusal.code, Code::Superseded | Code::Draining) => {
-            Ended { reason: refusal.to_string(), trouble: None }
-        }
-        Ok(Some(refusal)) => {
-            Ended { reason: refusal.to_string(), trouble: Some(Trouble::refusal(refusal.to_string())) }
-        }
-        Err(error) => {
-            let reason = cause_of(&error);
-            Ended { trouble: Some(Trouble::failure(reason.clone())), reason }
-        }
-    }
-}
-
 /// Reads until the connection or the other side's manners end.
 async fn read_frames<S: AsyncRead>(
     reader: &mut Reader<S>,
@@ -167,8 +197,7 @@ async fn read_frames<S: AsyncRead>(
     counters: &LinkCounters,
 ) -> Over {
     let room = Arc::new(Semaphore::new(OUTSTANDING));
-    let stopped = || Over { reason: "the broker stopped".into(), trouble: None, tell: None };
-    let mut told = Instant::now();
+    let (mut told, mut has_come) = (Instant::now(), false);
     loop {
         let batch = take(reader, shared, counters);
         if !batch.frames.is_empty() {
@@ -179,16 +208,16 @@ async fn read_frames<S: AsyncRead>(
                 return stopped();
             }
             told = Instant::now();
+        } else if has_come && told.elapsed() >= ALIVE {
+            shared.hub.tell(Event::LinkAlive(link)).await;
+            told = Instant::now();
         }
         let broken = match batch.end {
             Some(broken) => broken,
             None if !batch.is_dry => continue,
             None => match reader.more().await {
                 Ok(()) => {
-                    if told.elapsed() >= ALIVE {
-                        shared.hub.tell(Event::LinkAlive(link)).await;
-                        told = Instant::now();
-                    }
+                    has_come = true;
                     continue;
                 }
                 Err(broken) => broken,
@@ -200,20 +229,13 @@ async fn read_frames<S: AsyncRead>(
 
 fn over(broken: Broken) -> Over {
     match broken {
-        Broken::Closed(reason) => Over { trouble: Some(Trouble::failure(reason.clone())), reason, tell: None },
-        Broken::Frame(refusal) => {
-            let reason = refusal.to_string();
-            Over { trouble: Some(Trouble::refusal(reason.clone())), reason, tell: Some(refusal) }
-        }
-        Broken::Refused(refused) => {
-            let reason = said(&refused);
-            let trouble = match Code::parse(&refused.code) {
-                Some(Code::Superseded) => None,
-                Some(Code::Draining) => Some(Trouble::failure(reason.clone())),
-                _ => Some(Trouble::refusal(reason.clone())),
-            };
-            Over { trouble, reason, tell: None }
-        }
+        Broken::Closed(reason) => Over::failed(reason),
+        Broken::Frame(refusal) => Over::refused(refusal.to_string(), Some(refusal)),
+        Broken::Refused(refused) => match Code::parse(&refused.code) {
+            Some(Code::Superseded) => Over { reason: said(&refused), trouble: None, tell: None },
+            Some(Code::Draining) => Over::failed(said(&refused)),
+            _ => Over::refused(said(&refused), None),
+        },
     }
 }
 

@@ -106,6 +106,17 @@ struct Shared {
     stall: Duration,
     last_nonce: AtomicU64,
     last_link: AtomicU64,
+    /// Links that are up, or whose last word is not out yet.
+    present: watch::Sender<usize>,
+}
+
+/// A place among those that are present.
+struct Present<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|present| *present -= 1);
+    }
 }
 
 impl Links {
@@ -130,6 +141,7 @@ impl Links {
             // Above whatever an earlier process of this broker used.
             last_nonce: AtomicU64::new(unix),
             last_link: AtomicU64::new(0),
+            present: watch::Sender::new(0),
         });
         if let Some(tls) = setup.tls {
             for listener in listeners {
@@ -183,12 +195,11 @@ impl Links {
 
     /// Ends all links that the broker has not ended yet, within a bounded time. Dialling and accepting are over by then.
     pub async fn stop(&self) {
-        let roster = &self.0.roster;
         let refusal = Refusal::new(Code::Draining, format!("{} is stopping", self.0.me.name));
-        let mut changes = roster.changes();
-        roster.end(|_| Some(refusal.clone()));
-        if tokio::time::timeout(STOP, changes.wait_for(|()| roster.live() == 0)).await.is_err() {
-            tracing::warn!(target: "muster::links", links = roster.live(), "some links did not end in time");
+        self.0.roster.end(|_| Some(refusal.clone()));
+        let mut present = self.0.present.subscribe();
+        if tokio::time::timeout(STOP, present.wait_for(|present| *present == 0)).await.is_err() {
+            tracing::warn!(target: "muster::links", "some links did not end in time");
         }
     }
 }
@@ -197,6 +208,11 @@ impl Shared {
     /// Our HELLO for one connection. `unix` is the clock, ms.
     fn hello(&self, unix: u64) -> Hello {
         self.me.hello(self.last_nonce.fetch_add(1, Ordering::Relaxed) + 1, unix)
+    }
+
+    fn enter(&self) -> Present<'_> {
+        self.present.send_modify(|present| *present += 1);
+        Present(&self.present)
     }
 
     fn max_body(&self) -> usize {

@@ -314,11 +314,6 @@ impl Roster {
         self.lock().retain(|name, peer| peer.config.is_some() || !peer.live.is_empty() || is_listed(name));
     }
 
-    /// Connections that are not over.
-    pub(super) fn live(&self) -> usize {
-        self.lock().values().map(|peer| peer.live.len()).sum()
-    }
-
     pub(super) fn status(&self) -> Vec<LinkStatus> {
         self.lock().iter().map(|(name, peer)| peer.status(name)).collect()
     }

@@ -12,6 +12,14 @@ mod cli;
 mod facts;
 /// Who gets in, who is told to wait, which of two sessions of a node lives.
 mod login;
+/// The mesh: every message and request over whatever shape, exactly once.
+mod mesh;
+/// The mesh: brokers killed, stopped, paused and restarted, links that flap under load.
+mod mesh_faults;
+/// The mesh: what must not harm it, at the port for links.
+mod mesh_links;
+/// The mesh: guards, cancel, paging, reply queues, scopes and sessions over several brokers.
+mod mesh_requests;
 /// What a reloaded policy ends, and what scopes and hidden facts keep from whom.
 mod policy;
 /// The broker as a process: stopping, secrets in logs and files, `ctl`.

@@ -116,7 +116,7 @@ fn no_secret_reaches_the_log() {
 fn what_init_makes_is_not_readable_by_others() {
     let parent = tempfile::tempdir().expect("a folder");
     let folder = parent.path().join("cluster");
-    let said = broker::init(&folder);
+    let said = broker::init(&folder, "demo", &["noc1"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(mode(&folder) & 0o077, 0, "the folder itself");
     let mut secrets = Vec::new();
@@ -149,14 +149,14 @@ fn what_init_makes_is_not_readable_by_others() {
         }
     }
     // A second time nothing is overwritten.
-    let again = broker::init(&folder);
+    let again = broker::init(&folder, "demo", &["noc1"]);
     assert_ne!(again.code, 0, "{again:?}");
 }
 
 #[test]
 fn what_init_says_to_do_next_can_be_done() {
     let parent = tempfile::tempdir().expect("a folder");
-    let said = broker::init(&parent.path().join("cluster"));
+    let said = broker::init(&parent.path().join("cluster"), "demo", &["noc1"]);
     // BUG: it says `muster-agent --config FILE`; the command is `muster-agent run --config FILE`.
     for line in said.stdout.lines().filter_map(|line| line.trim().strip_prefix("muster")) {
         let words: Vec<String> = format!("muster{line}").split_whitespace().map(str::to_owned).collect();

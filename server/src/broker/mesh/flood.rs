@@ -167,19 +167,18 @@ impl Mesh {
 
     /// What we have, for a neighbour to compare.
     pub(super) fn digest(&self) -> Digest {
+        // A summary may be here before the link state of its origin is: what is known of any kind counts.
         let have = |origin: &BrokerName| {
-            let state = self.topology.get(origin);
+            let record = self.topology.get(origin);
             let have = Have {
-                link_state: state.map_or((0, 0), |state| (state.instance, state.sequence)),
-                incarnation: state.map_or(0, |state| state.incarnation),
+                link_state: record.map_or((0, 0), |record| (record.instance, record.sequence)),
+                incarnation: record.map_or(0, |record| record.incarnation),
                 interest: self.interests.have(origin),
                 summary: self.summaries.have(origin),
             };
-            (origin.clone(), have)
+            (have != Have::default()).then(|| (origin.clone(), have))
         };
-        // By the list: an interest or a summary may have come before the link state, which another link brings.
-        let all = self.list.iter().chain([&self.me]).map(have);
-        Digest { have: all.filter(|(_, have)| *have != Have::default()).collect() }
+        Digest { have: self.list.iter().chain([&self.me]).filter_map(have).collect() }
     }
 
     /// Sends a neighbour whatever we have newer than it.

@@ -34,6 +34,9 @@ use topology::Topology;
 /// computed at once.
 const SETTLE: u64 = 20;
 
+/// How long after a broker can be reached (again) what is known of it may be out of date, ms: until then nothing is ruled out.
+const FRESH: u64 = 2_000;
+
 /// Who a broker is in this life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -59,6 +62,8 @@ pub struct Mesh {
     list: BTreeSet<BrokerName>,
     /// Since when a broker that was reachable is not, monotonic ms.
     lost: BTreeMap<BrokerName, u64>,
+    /// Since when a broker can be reached, monotonic ms.
+    found: BTreeMap<BrokerName, u64>,
     /// Routes are to be computed at this moment, monotonic ms.
     due: Option<u64>,
     computed: u64,
@@ -113,6 +118,7 @@ impl Mesh {
             neighbours: Neighbours::default(),
             list: BTreeSet::new(),
             lost: BTreeMap::new(),
+            found: BTreeMap::new(),
             due: None,
             computed: 0,
             sequence: 0,
@@ -222,7 +228,7 @@ impl Mesh {
 
     /// Whom a message concerns: brokers that `interested` and whose nodes may match. What a link on the way does not let
     /// pass, and what there is no way to, is named.
-    pub fn audience(&self, destination: Option<&Destination>, asked: Asked<'_>) -> Audience {
+    pub fn audience(&self, destination: Option<&Destination>, asked: Asked<'_>, now: u64) -> Audience {
         let mut audience = Audience::default();
         let text = destination.map(ToString::to_string);
         for broker in &self.list {
@@ -231,10 +237,11 @@ impl Mesh {
             let heard = record.is_some();
             // What was last heard of a broker out of reach says nothing of who is connected to it by now.
             let reaches = self.reaches(broker);
-            if reaches && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
+            let is_known = reaches && self.found.get(broker).is_none_or(|since| now.saturating_sub(*since) >= FRESH);
+            if is_known && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
                 continue;
             }
-            if reaches && !self.concerns(broker, instance, &asked) {
+            if is_known && !self.concerns(broker, instance, &asked) {
                 continue;
             }
             let missing = |why, text: String| Missing {
@@ -425,10 +432,12 @@ impl Mesh {
         let before = std::mem::replace(&mut self.routes, Routes::compute(&self.topology.graph(), &self.me));
         for broker in before.members().difference(self.routes.members()) {
             self.lost.entry(broker.clone()).or_insert(now);
+            self.found.remove(broker);
             self.notes.push(Note::new(Weight::Warning, "broker unreachable").with("broker", broker));
         }
         for broker in self.routes.members().difference(before.members()) {
             self.lost.remove(broker);
+            self.found.insert(broker.clone(), now);
             self.notes.push(Note::new(Weight::Info, "broker reachable").with("broker", broker));
         }
     }

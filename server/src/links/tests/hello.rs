@@ -37,7 +37,7 @@ async fn whoever_is_not_one_of_us_is_refused_and_told_why() {
         (&dc1, said(|h| (h.oldest, h.newest) = (NEWEST + 1, NEWEST + 3)), "bad-version", "upgrade the older"),
         (&dc1, said(|h| (h.oldest, h.newest) = (0, OLDEST - 1)), "bad-version", "no version in common"),
         (&dc1, said(|h| h.cluster = "other".into()), "wrong-cluster", "noc1 is of cluster demo"),
-        (&dc1, said(|h| h.name = name("noc1")), "name-in-use", "at here and by the one at 127.0.0.1"),
+        (&dc1, said(|h| h.name = name("noc1")), "name-in-use", "at 127.0.0.1 and by the one at 127.0.0.1"),
         (&dc1, said(|h| h.name = name("noc2")), "wrong-identity", "its certificate is for dc1.demo.muster"),
         (&wildcard, hello("dc1"), "wrong-identity", "give it one for dc1.demo.muster"),
         (&client, hello("dc1"), "wrong-identity", "is not a broker's"),
@@ -217,6 +217,30 @@ async fn what_is_no_link_at_all_ends_and_is_named() {
         raw.write(bytes).await;
         assert_eq!(raw.refused().await.code, code);
     }
+    good(&world, &mut noc1).await;
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_or_speaks_an_old_tls_is_no_broker() {
+    let world = World::new();
+    let mut noc1 = plan("noc1").start(&world).await;
+    let address = noc1.address.to_string().parse().unwrap();
+    // As an agent or an operator dials.
+    let client = tls::client_config(&world.ca()).unwrap();
+    let mut raw = Raw::new(dial::connect_as(&address, "noc1.demo.muster", &client, LIMIT).await.unwrap());
+    let error = raw.hear().await.unwrap_err();
+    assert!(error.contains("CertificateRequired"), "{error}");
+    noc1.until_alarm("peer sent no certificates").await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(world.ca.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let old = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let refused = dial::connect_as(&address, "noc1.demo.muster", &Arc::new(old), LIMIT).await.unwrap_err();
+    assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
     good(&world, &mut noc1).await;
 }
 

@@ -112,7 +112,7 @@ fn policy(brokers: &[&str]) -> Arc<Policy> {
 
 fn me(name_: &str) -> Me {
     let incarnation = name_.len() as u64;
-    Me { name: name(name_), cluster: CLUSTER.into(), instance: 3, incarnation, max_body: 200_000, at: "here".into() }
+    Me { name: name(name_), cluster: CLUSTER.into(), instance: 3, incarnation, max_body: 200_000 }
 }
 
 impl Plan {

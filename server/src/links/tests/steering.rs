@@ -75,3 +75,30 @@ async fn a_neighbour_that_comes_back_is_dialled_until_it_is_there() {
     raw.say(&Head::Hello(hello("noc1"))).await;
     dc1.until("up", |side| side.status("noc1").state == LinkState::Up).await;
 }
+
+#[test]
+fn a_neighbour_is_dialled_only_while_there_is_no_link_whoever_made_it() {
+    let dc1 = name("dc1");
+    let links = [link("dc1", ([127, 0, 0, 1], 1).into())];
+    let roster = roster::Roster::new(&name("noc1"), &links, 0);
+    let open = |number: u64| {
+        let (outbox, _reader) = crate::broker::mesh::lanes::lanes(1024);
+        roster.open(&dc1, crate::broker::event::LinkId(number), outbox, ([127, 0, 0, 1], 2).into(), 0, 0)
+    };
+    let close = |number: u64| {
+        roster.closed(&dc1, crate::broker::event::LinkId(number), Duration::ZERO, "superseded", None, 0);
+    };
+    assert!(roster.is_wanted(&dc1));
+    // Two at once, of which the newer is used: dialling again would end that one in turn, and so for ever.
+    let (first, second) = (open(1).unwrap(), open(2).unwrap());
+    assert_eq!((first.end.cost, second.end.cost), (7, 7));
+    close(1);
+    assert!(!roster.is_wanted(&dc1));
+    close(2);
+    assert!(roster.is_wanted(&dc1));
+    roster.steer(&dc1, true, 0);
+    assert!(!roster.is_wanted(&dc1));
+    assert_eq!(open(3).unwrap_err().code, Code::LinkDown);
+    roster.steer(&dc1, false, 0);
+    assert!(roster.is_wanted(&dc1));
+}
