@@ -2,26 +2,36 @@
 
 use super::world::World;
 use crate::broker::Broker;
+use crate::broker::mesh::Mesh;
 use muster_protocol::message::{BrokerName, NodeId};
 use std::collections::BTreeSet;
 
 impl World {
     /// Whether every broker's picture is the truth.
     pub(super) fn is_agreed(&self) -> Result<(), String> {
+        self.all_agree(true)
+    }
+
+    /// The same by the versions of records, which costs less.
+    pub(super) fn seems_agreed(&self) -> Result<(), String> {
+        self.all_agree(false)
+    }
+
+    fn all_agree(&self, thoroughly: bool) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         for site in 0..self.sites.len() {
             if seen.contains(&site) || !self.sites[site].is_alive() {
                 continue;
             }
             let component = self.component(site);
-            self.agrees(&component)?;
+            self.agrees(&component, thoroughly)?;
             seen.extend(component);
         }
         Ok(())
     }
 
     /// Whether the brokers of a component see each other, with the same topology, and know of each other's sessions and nodes.
-    pub(super) fn agrees(&self, component: &BTreeSet<usize>) -> Result<(), String> {
+    pub(super) fn agrees(&self, component: &BTreeSet<usize>, thoroughly: bool) -> Result<(), String> {
         let population = self.population(component);
         let names: BTreeSet<BrokerName> = component.iter().map(|site| self.sites[*site].name.clone()).collect();
         let brokers: Vec<(usize, &Broker)> =
@@ -42,7 +52,11 @@ impl World {
                 return Err(format!("{name} has {} nodes, not {here:?}", broker.nodes().len()));
             }
             for (_, other) in &brokers {
-                knows(broker, other)?;
+                knows(broker, other, thoroughly)?;
+            }
+            let told = broker.mesh().summaries().whole(name).map_or(0, |summary| summary.nodes);
+            if told != here.len() as u64 {
+                return Err(format!("{name} tells of {told} nodes, and has {}", here.len()));
             }
             self.wants(*site, broker)?;
         }
@@ -69,9 +83,17 @@ impl World {
 }
 
 /// Whether a broker has another's records as they are there.
-fn knows(broker: &Broker, other: &Broker) -> Result<(), String> {
+fn knows(broker: &Broker, other: &Broker, thoroughly: bool) -> Result<(), String> {
     let (ours, theirs, origin) = (broker.mesh(), other.mesh(), other.mesh().me());
     let me = ours.me();
+    let versions = |mesh: &Mesh| (mesh.interests().have(origin), mesh.summaries().have(origin));
+    if versions(ours) != versions(theirs) {
+        let (old, new) = (versions(ours), versions(theirs));
+        return Err(format!("{me} has of {origin} interest and summary {old:?}, and they are {new:?}"));
+    }
+    if !thoroughly {
+        return Ok(());
+    }
     if ours.topology().get(origin) != theirs.topology().get(origin) {
         return Err(format!(
             "{me} has of {origin} the link state {:?}, and it is {:?}",
@@ -92,10 +114,6 @@ fn knows(broker: &Broker, other: &Broker) -> Result<(), String> {
             ours.summaries().whole(origin),
             theirs.summaries().whole(origin)
         ));
-    }
-    let told = theirs.summaries().whole(origin).map_or(0, |summary| summary.nodes);
-    if told != other.nodes().len() as u64 {
-        return Err(format!("{origin} tells of {told} nodes, and has {}", other.nodes().len()));
     }
     Ok(())
 }

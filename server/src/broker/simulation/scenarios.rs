@@ -129,12 +129,13 @@ fn the_younger_of_two_with_one_name_leaves_and_the_mesh_stays() {
     world.wires.push(Wire::new(4, lookalike, 1, 5..6));
     world.is_settled = false;
     world.start(lookalike);
+    world.deed(Deed::Heal { wire: 4 });
     let result = world.run(10_000);
     keep(&result, &world);
     let alarms = &world.sites[lookalike].alarms;
     assert!(!alarms.is_empty(), "the younger says nothing\n{}", world.tell(80));
     let honest: BTreeSet<usize> = (0..5).collect();
-    let result = world.agrees(&honest);
+    let result = world.agrees(&honest, true);
     keep(&result, &world);
     let (aim, terms) = everybody();
     let (_, id) = world.request(4, &aim, terms).expect("connected");

@@ -16,19 +16,56 @@ const SETTLES: u64 = 15_000;
 /// What is done to the mesh, or in it.
 #[derive(Debug, Clone)]
 pub(super) enum Deed {
-    Cut { wire: usize, notice: u64 },
-    Heal { wire: usize },
-    Silence { wire: usize, sides: [bool; 2] },
-    Stall { wire: usize, ms: u64 },
-    Kill { site: usize, is_told: bool, back_after: Option<u64> },
-    Message { operator: usize },
-    Request { operator: usize },
-    Cancel { at: At, request: String },
-    Find { operator: usize },
-    Roam { agent: usize },
-    Bounce { agent: usize },
-    Change { agent: usize },
-    Hang { operator: usize },
+    Cut {
+        wire: usize,
+        notice: u64,
+    },
+    Heal {
+        wire: usize,
+    },
+    Silence {
+        wire: usize,
+        sides: [bool; 2],
+    },
+    Stall {
+        wire: usize,
+        ms: u64,
+    },
+    Kill {
+        site: usize,
+        is_told: bool,
+        back_after: Option<u64>,
+    },
+    /// It has hardly started, and dies again.
+    KillAgain {
+        site: usize,
+        is_told: bool,
+    },
+    Message {
+        operator: usize,
+    },
+    Request {
+        operator: usize,
+    },
+    Cancel {
+        at: At,
+        request: String,
+    },
+    Find {
+        operator: usize,
+    },
+    Roam {
+        agent: usize,
+    },
+    Bounce {
+        agent: usize,
+    },
+    Change {
+        agent: usize,
+    },
+    Hang {
+        operator: usize,
+    },
 }
 
 /// One seed from start to end.
@@ -49,7 +86,9 @@ impl World {
     /// A random connected graph of a random size; small ones are more frequent, as they are cheap.
     fn build(&mut self) {
         let mut dice = self.dice.split();
-        let count = dice.pick(&[2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8, 9, 10, 12]);
+        self.has_codec = dice.chance(25);
+        let small = dice.chance(85);
+        let count = if small { dice.pick(&[2, 3, 3, 4, 4, 4, 5]) } else { dice.pick(&[6, 6, 7, 7, 8, 9, 10, 12]) };
         for number in 1..=count {
             let skew = if dice.chance(20) { dice.within(0..7_200_000) as i64 - 3_600_000 } else { 0 };
             self.add_site(&format!("b{number}"), skew);
@@ -93,7 +132,7 @@ impl World {
         self.run_until(SETTLES, when, |world| {
             world.ledger.is_punctual(world.now)?;
             world.is_linked()?;
-            world.is_agreed()
+            world.seems_agreed()
         })?;
         // What was on the way may still be flooded; from now on nothing is.
         self.run(500)?;
@@ -142,6 +181,8 @@ impl World {
             self.plan(after, Happening::Deed(deed));
         }
         self.run(most)?;
+        // No restart brings another death any more, and no request.
+        self.is_calm = true;
         for wire in 0..self.wires.len() {
             if !self.wires[wire].up && self.dice.chance(80) {
                 self.deed(Deed::Heal { wire });
@@ -214,10 +255,15 @@ impl World {
                 if let Some(after) = back_after {
                     self.plan(after, Happening::Start { site });
                     if self.dice.chance(30) {
-                        let again = Deed::Kill { site, is_told, back_after: Some(self.dice.within(0..300)) };
                         let after = after + self.dice.within(0..400);
-                        self.plan(after, Happening::Deed(again));
+                        self.plan(after, Happening::Deed(Deed::KillAgain { site, is_told }));
                     }
+                }
+            }
+            Deed::KillAgain { site, is_told } => {
+                if !self.is_calm {
+                    let back_after = Some(self.dice.within(0..300));
+                    self.deed(Deed::Kill { site, is_told, back_after });
                 }
             }
             Deed::Message { operator } => self.send_message(operator),

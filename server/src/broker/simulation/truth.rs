@@ -3,7 +3,7 @@
 use super::aim::Aim;
 use super::ledger::{Nodes, Over, Truth};
 use super::site::At;
-use super::wires::Stage;
+use super::wires::{Connection, Stage};
 use super::world::World;
 use muster_protocol::destination::{Destination, Pattern};
 use muster_protocol::link::{Forward, Head, Load};
@@ -170,8 +170,9 @@ impl World {
                 let ends = self.connections.values().filter(|c| c.wire == number).map(|c| c.ends[side].stage);
                 ends.filter(|stage| *stage == Stage::Open).count()
             };
-            let deaf = self.connections.values().any(|c| c.wire == number && c.is_deaf != [false, false]);
-            if [open(0), open(1)] != [usize::from(should); 2] || deaf {
+            let is_hurt = |c: &Connection| c.is_deaf != [false, false] || c.stalled > self.now;
+            let hurt = self.connections.values().any(|c| c.wire == number && is_hurt(c));
+            if [open(0), open(1)] != [usize::from(should); 2] || hurt {
                 return Err(format!("link {}-{} is not as it should be", self.name(a), self.name(b)));
             }
         }

@@ -1,10 +1,11 @@
 //! How do frames travel from broker to broker? Connections with delays, lanes that keep their order, and all that breaks them.
 
+use super::edge::Frame;
 use super::site::Flag;
 use super::world::{Happening, Seen, World};
 use crate::broker::event::{Event, LinkId, LinkOpened, Ticket};
 use crate::broker::mesh::lanes::{Item, LinkReader, lanes};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use muster_protocol::link::{Head, Hello, NEWEST, Neighbour, OLDEST};
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ pub(super) struct Connection {
     /// Cut: what is on the way is lost.
     pub(super) is_cut: bool,
     /// Nothing arrives before: the network stalls, and then delivers all.
-    stalled: u64,
+    pub(super) stalled: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,13 +216,13 @@ impl World {
             let Poll::Ready(item) = end.reader.poll_next(&mut context) else { return };
             match item {
                 Item::Control(head) => {
-                    let bytes = super::edge::encoded(&head, Bytes::new());
-                    self.transmit(connection, side, head, bytes, true);
+                    let frame = Frame::new(&head, Bytes::new(), self.has_codec);
+                    self.transmit(connection, side, head, frame, true);
                 }
                 Item::Data(freight) => {
                     let tick = self.sites[site].time(self.now).tick;
-                    if let Some(bytes) = super::edge::written(&freight, tick) {
-                        self.transmit(connection, side, freight.head, bytes, false);
+                    if let Some(frame) = Frame::of(&freight, tick, self.has_codec) {
+                        self.transmit(connection, side, freight.head, frame, false);
                     }
                 }
                 Item::Close(refusal) => {
@@ -242,7 +243,7 @@ impl World {
     }
 
     /// A frame goes off. Within its lane it keeps its order; data never overtakes control, control may overtake data.
-    fn transmit(&mut self, connection: u64, side: usize, head: Arc<Head>, bytes: BytesMut, is_control: bool) {
+    fn transmit(&mut self, connection: u64, side: usize, head: Arc<Head>, frame: Frame, is_control: bool) {
         let Some(c) = self.connections.get(&connection) else { return };
         let (wire, to) = (c.wire, 1 - side);
         let (from_site, to_site) = (c.ends[side].site, c.ends[to].site);
@@ -257,17 +258,17 @@ impl World {
         let Some(end) = self.connections.get_mut(&connection).map(|c| &mut c.ends[to]) else { return };
         let at = if is_control { at.max(end.control) } else { at.max(end.control).max(end.data) };
         *(if is_control { &mut end.control } else { &mut end.data }) = at;
-        self.plan(at - self.now, Happening::Arrive { connection, side: to, bytes });
+        self.plan(at - self.now, Happening::Arrive { connection, side: to, frame });
     }
 
-    pub(super) fn arrive(&mut self, connection: u64, side: usize, bytes: BytesMut) {
+    pub(super) fn arrive(&mut self, connection: u64, side: usize, frame: Frame) {
         if self.connections.get(&connection).is_none_or(|c| c.is_cut) {
             return;
         }
         let Some(end) = self.live_end(connection, side) else { return };
         let (site, link) = (end.site, end.link);
         let me = self.sites[site].name.clone();
-        let frames = vec![super::edge::received(&me, bytes)];
+        let frames = vec![frame.received(&me)];
         self.handle(site, Event::LinkFrames { link, frames, ticket: Ticket(None) });
     }
 
