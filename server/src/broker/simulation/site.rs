@@ -77,7 +77,7 @@ pub(super) struct Site {
     pub(super) zero: u64,
     /// The simulation's time when this life began.
     pub(super) began: u64,
-    /// Raised with each connection of this life.
+    /// Raised with each connection, from the clock at the start of this life.
     pub(super) nonce: u64,
     pub(super) last_link: u64,
     pub(super) last_session: u64,

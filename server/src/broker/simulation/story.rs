@@ -12,6 +12,8 @@ use serde_json::json;
 
 /// How long a mesh may take until all agree again, ms: the 5 s after which silence is noticed, the back-off of a dial, some rounds.
 const SETTLES: u64 = 15_000;
+/// After so long what is known of a broker that has come back counts again, ms.
+const TRUSTED: u64 = 2_200;
 
 /// What is done to the mesh, or in it.
 #[derive(Debug, Clone)]
@@ -135,7 +137,7 @@ impl World {
             world.seems_agreed()
         })?;
         // What was on the way may still be flooded; from now on nothing is.
-        self.run(500)?;
+        self.run(TRUSTED)?;
         self.is_agreed().map_err(|why| format!("{when}: it did not last: {why}"))?;
         self.is_settled = true;
         Ok(())

@@ -10,8 +10,9 @@ use muster_protocol::link::{Forward, Head, Load};
 use muster_protocol::message::{BrokerName, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long a node must have been there until a request cannot miss it, ms: summaries go out once a second.
-const KNOWN: u64 = 3_000;
+/// How long a node must have been there until a request cannot miss it, ms: summaries go out once a second, and a link that swallows
+/// them is noticed after five, and then its brokers are named.
+const KNOWN: u64 = 7_000;
 
 impl World {
     /// The sites that can reach each other: alive, and joined by wires that are not cut.

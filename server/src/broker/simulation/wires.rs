@@ -95,16 +95,20 @@ impl World {
         if !self.wires[wire].up || !self.sites[other].is_alive() {
             return self.plan_redial(wire, side, 200..1_500);
         }
-        let mut hello = |side: usize| self.hello(self.wires[wire].sites[side]);
-        let hellos = [hello(0), hello(1)];
-        if !self.wires[wire].both_dial || self.dice.chance(70) {
-            return self.connect(wire, hellos);
+        let crosses = self.wires[wire].both_dial && self.dice.chance(30);
+        let mut hello = |by: usize, dialled: bool| {
+            let [site, peer] = [self.wires[wire].sites[by], self.wires[wire].sites[1 - by]];
+            self.hello(site, dialled.then_some(peer))
+        };
+        // If both dial at once, each says its first HELLO on its own connection, before it accepts the other's.
+        let ours = hello(side, true);
+        let crossing = crosses.then(|| hello(1 - side, true));
+        let theirs = hello(1 - side, false);
+        let accepted = hello(side, false);
+        self.connect(wire, by_side(side, ours, theirs));
+        if let Some(crossing) = crossing {
+            self.connect(wire, by_side(side, accepted, crossing));
         }
-        // Both dialled at once, and each said the first HELLO on its own connection: the sums of the nonces are the same.
-        let mut hello = |side: usize| self.hello(self.wires[wire].sites[side]);
-        let ([a, b], [later_a, later_b]) = (hellos, [hello(0), hello(1)]);
-        self.connect(wire, [a, later_b]);
-        self.connect(wire, [later_a, b]);
     }
 
     pub(super) fn plan_redial(&mut self, wire: usize, side: usize, after: Range<u64>) {
@@ -138,16 +142,18 @@ impl World {
         self.connections.insert(number, connection);
     }
 
-    fn hello(&mut self, site: usize) -> Hello {
+    /// As `links` makes it: the connection that the lesser name dialled has an odd sum.
+    fn hello(&mut self, site: usize, dialled: Option<usize>) -> Hello {
         let now = self.now;
+        let is_lesser = dialled.is_some_and(|peer| self.sites[site].name < self.sites[peer].name);
         let site = &mut self.sites[site];
-        site.nonce += 1;
+        site.nonce += 2;
         Hello {
             cluster: "sim".into(),
             name: site.name.clone(),
             instance: site.instance(),
             incarnation: site.incarnation,
-            nonce: site.nonce,
+            nonce: site.nonce + u64::from(is_lesser),
             oldest: OLDEST,
             newest: NEWEST,
             clock: site.unix(now),
@@ -347,4 +353,8 @@ impl World {
             }
         }
     }
+}
+
+fn by_side<T>(side: usize, own: T, other: T) -> [T; 2] {
+    if side == 0 { [own, other] } else { [other, own] }
 }

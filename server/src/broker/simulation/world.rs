@@ -190,7 +190,8 @@ impl World {
         site.boots += 1;
         site.incarnation = site.bits.bits();
         (site.zero, site.began) = (site.bits.within(0..1_000_000), now);
-        (site.nonce, site.last_link, site.last_session, site.wake) = (0, 0, 0, None);
+        site.nonce = site.unix(now) & !1;
+        (site.last_link, site.last_session, site.wake) = (0, 0, None);
         let settings = Settings {
             name: site.name.clone(),
             instance: site.boots,
