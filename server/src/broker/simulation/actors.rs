@@ -240,7 +240,7 @@ impl World {
         let request = header_of(message, header::REQUEST).to_owned();
         if agent.current != Some(at) {
             // Nobody is there any more; the broker does not know it yet.
-            self.ledger.lost_in_the_void(&request, agent.id);
+            self.ledger.fell_into_the_void(&request, agent.id);
             return;
         }
         match header_of(message, header::EVENT) {

@@ -185,7 +185,7 @@ impl Ledger {
     }
 
     /// A request went to a connection that is half-open.
-    pub(super) fn lost_in_the_void(&mut self, request: &str, node: NodeId) {
+    pub(super) fn fell_into_the_void(&mut self, request: &str, node: NodeId) {
         if let Some(call) = self.calls.get_mut(request) {
             call.plans.entry(node).or_insert((Plan::Silence, 0));
         }
