@@ -297,9 +297,14 @@ impl World {
     }
 
     fn send_message(&mut self, operator: usize) {
+        self.message(operator, self.is_settled);
+    }
+
+    /// `is_exact`: who is there now must get it.
+    pub(super) fn message(&mut self, operator: usize, is_exact: bool) {
         let Some(at) = self.operators[operator].current else { return };
         let topic = self.dice.pick(TOPICS);
-        let expected = self.is_settled.then(|| self.audience(at.site, topic));
+        let expected = is_exact.then(|| self.audience(at.site, topic));
         let id = self.ledger.letter(expected);
         let frame = send(topic).header(header::REPLY_TO, "/temp-queue/letters").with_body(id);
         self.say(at, vec![frame]);
