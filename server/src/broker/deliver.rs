@@ -272,6 +272,9 @@ impl Broker {
         if request.is_some_and(|key| self.requests.get(key).is_none_or(|p| !p.waiting.contains(row))) {
             return;
         }
+        if let Some(key) = request.filter(|key| self.requests.get(*key).is_some_and(|pending| pending.cancelled)) {
+            return self.settle(key, row, State::Cancelled, "cancelled before it was delivered", now);
+        }
         let delivery = self.hand(to, message, permit, now);
         if let (Delivery::NotWanted, Some(key)) = (delivery, request) {
             self.settle(key, row, State::Lost, "the node does not subscribe to this action", now);

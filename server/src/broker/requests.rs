@@ -93,7 +93,7 @@ pub struct Requests {
 impl Requests {
     /// Begins with the frozen targets, due at `deadline` (monotonic ms).
     pub fn begin(&mut self, asked: Asked, targets: RoaringBitmap, held: Option<Held>, deadline: u64) -> Begun {
-        if self.by_key.contains_key(&asked.key) || self.over.contains(&asked.key) {
+        if self.knows(&asked.key) {
             return Begun::Before;
         }
         if !self.by_caller.insert((asked.user.clone(), asked.id.clone())) {
@@ -118,6 +118,11 @@ impl Requests {
     /// The request of an ingress's number.
     pub fn of(&self, key: &RequestKey) -> Option<Key> {
         self.by_key.get(key).copied()
+    }
+
+    /// Whether a request of an ingress's number is here, or was, or is not to come any more.
+    pub fn knows(&self, key: &RequestKey) -> bool {
+        self.by_key.contains_key(key) || self.over.contains(key)
     }
 
     /// The request of a reply queue and id.
