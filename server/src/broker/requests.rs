@@ -45,6 +45,8 @@ pub struct Pending {
     pub cancelled: bool,
     /// Its targets are still being named, or delivered to.
     pub busy: bool,
+    /// It has no targets, or is a dry run.
+    pub asks_nobody: bool,
     /// What to deliver once the ingress says so.
     pub held: Option<Held>,
     /// Rows that have not answered. A row leaves when its session ends, before it can be taken by another node.
@@ -105,7 +107,9 @@ impl Requests {
         self.by_id.insert((asked.queue.clone(), asked.id.clone()), key);
         self.deadlines.insert((deadline, key));
         let started = RoaringBitmap::new();
-        let pending = Pending { asked, deadline, cancelled: false, busy: true, held, waiting: targets, started };
+        let asks_nobody = targets.is_empty();
+        let pending =
+            Pending { asked, deadline, cancelled: false, busy: true, asks_nobody, held, waiting: targets, started };
         self.pending.insert(key, pending);
         Begun::As(key)
     }

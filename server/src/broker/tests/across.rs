@@ -48,6 +48,11 @@ fn is_report(head: &Head) -> bool {
     matches!(head, Head::Direct(direct) if matches!(direct.word, Word::Report(_)))
 }
 
+fn arrives(link: LinkId, at: &str, (head, body): (Head, Bytes)) -> Event {
+    let frames = vec![receive(&BrokerName::parse(at).expect("a name"), head, body)];
+    Event::LinkFrames { link, frames, ticket: Ticket(None) }
+}
+
 impl Star {
     fn new() -> Star {
         let houses: Vec<House> = NAMES.iter().map(|name| House::of(name, policy(&text()))).collect();
@@ -109,14 +114,27 @@ impl Star {
                     if (self.lost)(&head) {
                         continue;
                     }
-                    let frames = vec![receive(&BrokerName::parse(NAMES[to]).expect("a name"), (*head).clone(), body)];
-                    self.houses[to].handle(Event::LinkFrames { link, frames, ticket: Ticket(None) });
+                    self.houses[to].handle(arrives(link, NAMES[to], ((*head).clone(), body)));
                 }
             }
             if idle {
                 return;
             }
         }
+    }
+
+    /// What waits in one direction.
+    fn take_from(&mut self, from: usize, to: usize) -> (LinkId, Vec<(Head, Bytes)>) {
+        let end = self.ends.iter_mut().find(|end| (end.from, end.to) == (from, to)).expect("a link");
+        let mut heads = Vec::new();
+        while let Some(item) = end.reader.try_next() {
+            match item {
+                Frames::Control(head) => heads.push(((*head).clone(), Bytes::new())),
+                Frames::Data(freight) => heads.push(((*freight.head).clone(), freight.body)),
+                Frames::Close(_) => {}
+            }
+        }
+        (end.link, heads)
     }
 
     fn pass(&mut self, ms: u64) {
@@ -225,4 +243,48 @@ fn who_asks_again_hears_what_was_done_whatever_the_policy_says_by_then() {
     star.houses[1].close(agent);
     star.pump();
     assert_eq!(star.done(noc), json!({"states": {"lost": 1}}), "delivered, and so not refused");
+}
+
+/// A fan-out goes on in slices; a node of a later slice leaves before it is named.
+#[test]
+fn a_node_that_leaves_before_it_is_named_is_lost_at_once() {
+    let mut house = House::new();
+    let agents: Vec<u64> = (0..700).map(|number| house.many(number)).collect();
+    let noc = house.open("noc");
+    let frame = send("/topic/prod.node.ping").header("muster-request", "r1").header("reply-to", "/temp-queue/me");
+    let frame = frame.header("muster-target", "all").with_body("{}");
+    let input = house.outboxes.get_mut(&noc).expect("a session").1.input(frame, 0);
+    house.handle_once(Event::Inputs { session: SessionId(noc), inputs: vec![input], ticket: Ticket(None) });
+    house.close(agents[699]);
+    let got = house.take(noc);
+    let named: usize = got.iter().filter(|got| got.event() == "accepted").map(|got| nodes_in(got)).sum();
+    assert_eq!(named, 700);
+    assert_eq!(got.iter().filter(|got| got.event() == "lost").count(), 1);
+}
+
+fn nodes_in(got: &Got) -> usize {
+    got.json()["nodes"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn a_cancel_in_the_middle_of_a_fan_out_stops_it() {
+    let mut star = Star::new();
+    let agents: Vec<u64> = (0..700).map(|number| star.houses[1].many(number)).collect();
+    star.pass(3_000);
+    for agent in &agents {
+        star.houses[1].take(*agent);
+    }
+    let noc = star.houses[0].open("noc");
+    star.houses[0].request(noc, "/topic/prod.node.ping", "all", &[]);
+    let (link, heads) = star.take_from(0, 1);
+    for head in heads {
+        star.houses[1].handle_once(arrives(link, "dc1", head));
+    }
+    let cancel = send("/muster/cancel").header("muster-request", "q").header("reply-to", "/temp-queue/me");
+    star.houses[0].frame(noc, cancel.with_body(r#"{"request":"r1"}"#));
+    star.pump();
+    let got: usize = agents.iter().map(|agent| star.requests_got(1, *agent)).sum();
+    assert!((1..700).contains(&got), "{got}");
+    star.pass(6_000);
+    assert_eq!(star.done(noc), json!({"states": {"cancelled": 700}}));
 }
