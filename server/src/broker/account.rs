@@ -162,7 +162,7 @@ impl Broker {
         }
         let Some(ask) = self.asks.get_mut(serial) else { return };
         let (held, to) = (ask.held.take(), ask.with_targets());
-        ask.decided(now.tick);
+        self.asks.begin_again(serial, now.tick);
         for (headers, body) in held.unwrap_or_default() {
             self.put_on_queue(&queue, headers, body, now);
         }
@@ -238,7 +238,10 @@ impl Broker {
             self.refuse_ask(serial, &Refusal::new(Code::NoSuchRequest, text), count, now);
             return Ok(count);
         }
-        ask.cancelled = true;
+        if !std::mem::replace(&mut ask.cancelled, true) {
+            self.asks.begin_again(serial, now.tick);
+        }
+        let Some(ask) = self.asks.get(serial) else { return Ok(count) };
         let me = self.mesh.me().clone();
         let others = ask.open_parts().into_iter().filter(|broker| *broker != me).collect();
         self.mesh.forward(others, Load::Cancel(Serial { serial }), Cargo::default(), now.tick);
@@ -276,6 +279,11 @@ impl Broker {
         let me = self.mesh.me().clone();
         let to: Vec<BrokerName> = to.into_iter().filter(|broker| *broker != me).collect();
         let Some(ask) = self.asks.get(serial) else { return };
+        if ask.cancelled {
+            // Also to those that have not got the request yet: they must not get it now.
+            self.mesh.forward(to, Load::Cancel(Serial { serial }), Cargo::default(), now.tick);
+            return;
+        }
         if ask.held.is_none() && ask.is_guarded() {
             if !ask.asked.terms.dry_run {
                 self.mesh.forward(to, Load::Commit(Serial { serial }), Cargo::default(), now.tick);

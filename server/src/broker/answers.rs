@@ -111,9 +111,11 @@ impl Broker {
 
     /// Tells the nodes here that have not answered to stop.
     pub(super) fn cancel_here(&mut self, key: Key, now: Now) {
-        let Some(pending) = self.requests.get(key) else { return };
+        let Some(pending) = self.requests.get(key).filter(|pending| !pending.cancelled) else { return };
         if pending.held.is_some() {
-            return;
+            // COMMIT is lost, or waits for its turn: nothing was delivered, and nothing will be.
+            self.requests.release(key, now.tick);
+            return self.settle_all(key, State::Cancelled, "cancelled before it was delivered", now);
         }
         let asked = &pending.asked;
         let (destination, rows) = (asked.destination.clone(), pending.waiting.clone());

@@ -227,6 +227,15 @@ impl Asks {
         self.open.values_mut().for_each(|ask| ask.look_at = now);
     }
 
+    /// What is said to brokers now (COMMIT, CANCEL) is said again on the same schedule as the question was.
+    pub fn begin_again(&mut self, serial: u64, now: u64) {
+        let Some(ask) = self.open.get_mut(&serial) else { return };
+        self.deadlines.remove(&(ask.look_at, serial));
+        (ask.begun, ask.tries) = (now, 0);
+        ask.look_at = ask.next_look(now, |_| None);
+        self.deadlines.insert((ask.look_at, serial));
+    }
+
     /// The next deadline, monotonic ms.
     pub fn next_deadline(&self) -> Option<u64> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -246,7 +255,12 @@ impl Asks {
 impl Ask {
     /// Whether a report of this number of a broker's is the next one; what was heard before, or comes too early, is not taken.
     pub fn hears(&mut self, broker: &BrokerName, instance: u64, number: u64) -> Hears {
+        let is_decided = self.is_guarded() && self.held.is_none();
         let Some(part) = self.parts.get_mut(broker) else { return Hears::Nothing };
+        if is_decided && part.given_up {
+            // It was not counted when the guard was decided: it must not take part any more.
+            return Hears::Nothing;
+        }
         if part.heard == 0 {
             part.instance = instance;
         }
@@ -381,9 +395,9 @@ impl Ask {
         self.parts.iter().filter(|(_, part)| !part.is_over()).map(|(broker, _)| broker.clone()).collect()
     }
 
-    /// Brokers that have targets and are not given up.
+    /// Brokers that have targets of which something is awaited.
     pub fn with_targets(&self) -> Vec<BrokerName> {
-        let takes_part = |part: &Part| !part.given_up && part.count.is_some_and(|count| count > 0);
+        let takes_part = |part: &Part| !part.is_over() && part.count.is_some_and(|count| count > 0);
         self.parts.iter().filter(|(_, part)| takes_part(part)).map(|(broker, _)| broker.clone()).collect()
     }
 
@@ -418,7 +432,9 @@ impl Ask {
             return None;
         }
         self.tries += 1;
-        let again = if self.held.is_none() && self.is_guarded() {
+        let again = if self.cancelled {
+            self.open_parts()
+        } else if self.held.is_none() && self.is_guarded() {
             self.with_targets()
         } else {
             self.parts
@@ -433,11 +449,6 @@ impl Ask {
     /// A guard was to be decided first.
     pub fn is_guarded(&self) -> bool {
         self.asked.prepare.hold
-    }
-
-    /// What is decided now is sent again on the same schedule as the question was.
-    pub fn decided(&mut self, now: u64) {
-        (self.begun, self.tries) = (now, 0);
     }
 
     fn next_look(&self, now: u64, lost: impl Fn(&BrokerName) -> Option<u64>) -> u64 {

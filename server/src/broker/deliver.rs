@@ -245,17 +245,33 @@ impl Broker {
 
     /// Names targets to the ingress.
     fn name(&mut self, key: Key, count: u64, slice: &[(u32, NodeId)], frozen: Generation, now: Now) {
-        let Some(caller) = self.requests.get(key).and_then(|p| self.access.user(&p.asked.user)).cloned() else {
-            return;
-        };
+        // A caller that was removed in between sees nothing of the nodes, but its account stays whole.
+        let caller = self.requests.get(key).and_then(|p| self.access.user(&p.asked.user)).cloned();
         let named = |(row, id): &(u32, NodeId)| {
             // A node that has left since keeps its place in the account; another that took its row is not shown for it.
             let node = self.nodes.get(*row).filter(|node| node.born <= frozen && node.id == *id);
-            let display = node.map(|_| self.display(&caller, *row)).unwrap_or_default();
+            let display = node.and(caller.as_ref()).map(|caller| self.display(caller, *row)).unwrap_or_default();
             Named { id: *id, number: node.map_or(0, |node| node.number), display }
         };
         let nodes = slice.iter().map(named).collect();
         self.report(key, Happened::Accepted { count, nodes }, Bytes::new(), now);
+        self.end_again(key, slice, frozen, now);
+    }
+
+    /// What ended before it was named was told of nobody that the ingress knew: it is told again.
+    fn end_again(&mut self, key: Key, slice: &[(u32, NodeId)], frozen: Generation, now: Now) {
+        let Some(pending) = self.requests.get(key).filter(|pending| !pending.asks_nobody) else { return };
+        let ended = slice.iter().copied().filter(|(row, _)| !pending.waiting.contains(*row));
+        let is_here = |(row, id): &(u32, NodeId)| self.nodes.get(*row).is_some_and(|n| n.born <= frozen && n.id == *id);
+        let (late, lost): (Vec<_>, Vec<_>) = ended.partition(is_here);
+        let over = if pending.cancelled { State::Cancelled } else { State::Expired };
+        let ends = [(State::Lost, lost, "the node left before it was asked"), (over, late, "over before it was asked")];
+        for (state, nodes, reason) in ends {
+            if !nodes.is_empty() {
+                let nodes = nodes.into_iter().map(|(_, id)| id).collect();
+                self.report(key, Happened::Ended { state, nodes, reason: reason.to_owned() }, Bytes::new(), now);
+            }
+        }
     }
 
     fn deliver_row(
@@ -271,6 +287,9 @@ impl Broker {
         let Some(to) = self.nodes.get(row).filter(|node| node.born <= frozen).map(|node| node.session) else { return };
         if request.is_some_and(|key| self.requests.get(key).is_none_or(|p| !p.waiting.contains(row))) {
             return;
+        }
+        if let Some(key) = request.filter(|key| self.requests.get(*key).is_some_and(|pending| pending.cancelled)) {
+            return self.settle(key, row, State::Cancelled, "cancelled before it was delivered", now);
         }
         let delivery = self.hand(to, message, permit, now);
         if let (Delivery::NotWanted, Some(key)) = (delivery, request) {

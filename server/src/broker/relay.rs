@@ -96,12 +96,7 @@ impl Broker {
             }
             Load::Commit(serial) => return self.committed(&name(serial.serial)),
             Load::Abort(serial) => return self.aborted(&name(serial.serial)),
-            Load::Cancel(serial) => {
-                if let Some(key) = self.requests.of(&name(serial.serial)) {
-                    self.cancel_here(key, now);
-                }
-                return;
-            }
+            Load::Cancel(serial) => return self.cancelled(&name(serial.serial), now),
             Load::Unknown => return,
         };
         let Some(sent) = order else { return };
@@ -118,6 +113,15 @@ impl Broker {
     /// The turn of an order has come: what it cost, and the fan-out that it began.
     pub(super) fn order(&mut self, order: Order, now: Now) -> (usize, Option<Fanout>) {
         let Order { origin, instance, caller, what, sent, _ticket } = order;
+        if let What::Request { serial, .. } = what {
+            let name = RequestKey { broker: origin.clone(), instance, serial };
+            if self.requests.knows(&name) {
+                // Asked again: what was said may have been lost on the way. It was decided then, whatever the policy says now.
+                self.outcomes.rewind(&name);
+                self.send_outcomes(&name, now);
+                return (1, None);
+            }
+        }
         let destination = sent.as_ref().map(|sent| sent.destination.to_string()).unwrap_or_default();
         let done = sent.and_then(|sent| self.obey(&origin, instance, &caller, what, sent, now));
         match done {
@@ -157,14 +161,7 @@ impl Broker {
                 let Purpose::Request(terms) = sent.purpose else { return Ok((1, None)) };
                 let cost = self.nodes.cost(None, user.scope.as_ref());
                 let key = RequestKey { broker: origin.clone(), instance, serial };
-                let again = self.requests.of(&key).is_some();
-                let fanout = self.prepare(Preparing { key: key.clone(), user, sent, terms, hold }, now)?;
-                if again {
-                    // Asked again: what was said may have been lost on the way.
-                    self.outcomes.rewind(&key);
-                    self.send_outcomes(&key, now);
-                }
-                Ok((cost, fanout))
+                self.prepare(Preparing { key, user, sent, terms, hold }, now).map(|fanout| (cost, fanout))
             }
             What::Query { serial } => self.answer_query(origin, serial, &user, *sent, now).map(|cost| (cost, None)),
             What::Reply { session: _ } => {
@@ -241,6 +238,18 @@ impl Broker {
         let Some(pending) = self.requests.get(key).filter(|pending| pending.held.is_some()) else { return };
         let lane = LaneId::Caller(name.broker.clone(), pending.asked.user.clone());
         self.enqueue(lane, Work::Deliver(key));
+    }
+
+    /// The ingress says that the caller does not want it any more.
+    fn cancelled(&mut self, name: &RequestKey, now: Now) {
+        if let Some(key) = self.requests.of(name) {
+            self.cancel_here(key, now);
+        } else if !self.requests.knows(name) {
+            // The request is still on its way, or in its lane: when it comes, it is over.
+            self.requests.remember(name.clone());
+            self.outcomes.push(name, Happened::Accepted { count: 0, nodes: Vec::new() }, Bytes::new(), now.tick);
+            self.send_outcomes(name, now);
+        }
     }
 
     /// The ingress does not want to hear of a request any more.

@@ -45,6 +45,8 @@ pub struct Pending {
     pub cancelled: bool,
     /// Its targets are still being named, or delivered to.
     pub busy: bool,
+    /// It has no targets, or is a dry run.
+    pub asks_nobody: bool,
     /// What to deliver once the ingress says so.
     pub held: Option<Held>,
     /// Rows that have not answered. A row leaves when its session ends, before it can be taken by another node.
@@ -93,7 +95,7 @@ pub struct Requests {
 impl Requests {
     /// Begins with the frozen targets, due at `deadline` (monotonic ms).
     pub fn begin(&mut self, asked: Asked, targets: RoaringBitmap, held: Option<Held>, deadline: u64) -> Begun {
-        if self.by_key.contains_key(&asked.key) || self.over.contains(&asked.key) {
+        if self.knows(&asked.key) {
             return Begun::Before;
         }
         if !self.by_caller.insert((asked.user.clone(), asked.id.clone())) {
@@ -105,7 +107,9 @@ impl Requests {
         self.by_id.insert((asked.queue.clone(), asked.id.clone()), key);
         self.deadlines.insert((deadline, key));
         let started = RoaringBitmap::new();
-        let pending = Pending { asked, deadline, cancelled: false, busy: true, held, waiting: targets, started };
+        let asks_nobody = targets.is_empty();
+        let pending =
+            Pending { asked, deadline, cancelled: false, busy: true, asks_nobody, held, waiting: targets, started };
         self.pending.insert(key, pending);
         Begun::As(key)
     }
@@ -118,6 +122,11 @@ impl Requests {
     /// The request of an ingress's number.
     pub fn of(&self, key: &RequestKey) -> Option<Key> {
         self.by_key.get(key).copied()
+    }
+
+    /// Whether a request of an ingress's number is here, or was, or is not to come any more.
+    pub fn knows(&self, key: &RequestKey) -> bool {
+        self.by_key.contains_key(key) || self.over.contains(key)
     }
 
     /// The request of a reply queue and id.

@@ -1,5 +1,7 @@
 //! The broker as a value: frames in, items out, time by hand.
 
+mod across;
+
 use super::access::Policy;
 use super::event::{Event, NodeHello, Now, Opened, SessionId, Ticket};
 use super::nodes::Memory;
@@ -108,9 +110,13 @@ fn send(destination: &str) -> Frame {
 
 impl House {
     fn new() -> House {
+        House::of("noc1", policy(POLICY))
+    }
+
+    fn of(name: &str, policy: Arc<Policy>) -> House {
         let memory = Memory { gone_for: 3_600_000, gone_most: 100 };
         let settings = Settings {
-            name: muster_protocol::message::BrokerName::parse("noc1").expect("a name"),
+            name: muster_protocol::message::BrokerName::parse(name).expect("a name"),
             instance: 1,
             incarnation: 1,
             born: 0,
@@ -119,7 +125,7 @@ impl House {
             sessions_per_user: 0,
             memory,
         };
-        House { broker: Broker::new(settings, policy(POLICY)), now: 0, bits: 7, last: 0, outboxes: HashMap::new() }
+        House { broker: Broker::new(settings, policy), now: 0, bits: 7, last: 0, outboxes: HashMap::new() }
     }
 
     /// One event, and all the work that it leaves.

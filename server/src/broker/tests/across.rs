@@ -1,0 +1,290 @@
+//! Several brokers as values, their links pumped by hand: what is on the way can be held, lost, or overtaken.
+
+use super::*;
+use crate::broker::event::{LinkId, LinkOpened};
+use crate::broker::mesh::lanes::{Item as Frames, LinkReader, lanes};
+use crate::links::receive;
+use bytes::Bytes;
+use muster_protocol::link::{Head, Hello, Load, Neighbour, Word};
+use muster_protocol::message::BrokerName;
+
+const NAMES: [&str; 3] = ["noc1", "dc1", "dc2"];
+
+/// Brokers, the first of them linked to each of the others.
+struct Star {
+    houses: Vec<House>,
+    ends: Vec<End>,
+    links: u64,
+    /// What is taken off the way.
+    lost: fn(&Head) -> bool,
+}
+
+/// One direction of a link.
+struct End {
+    link: LinkId,
+    from: usize,
+    to: usize,
+    reader: LinkReader,
+}
+
+fn text() -> String {
+    let list: String = NAMES.iter().map(|name| format!("[brokers.{name}]\n")).collect();
+    format!("{POLICY}{list}")
+}
+
+fn nothing(_: &Head) -> bool {
+    false
+}
+
+fn is_prepare(head: &Head) -> bool {
+    matches!(head, Head::Forward(forward) if matches!(forward.load, Load::Prepare(_)))
+}
+
+fn is_cancel(head: &Head) -> bool {
+    matches!(head, Head::Forward(forward) if matches!(forward.load, Load::Cancel(_)))
+}
+
+fn is_report(head: &Head) -> bool {
+    matches!(head, Head::Direct(direct) if matches!(direct.word, Word::Report(_)))
+}
+
+fn arrives(link: LinkId, at: &str, (head, body): (Head, Bytes)) -> Event {
+    let frames = vec![receive(&BrokerName::parse(at).expect("a name"), head, body)];
+    Event::LinkFrames { link, frames, ticket: Ticket(None) }
+}
+
+impl Star {
+    fn new() -> Star {
+        let houses: Vec<House> = NAMES.iter().map(|name| House::of(name, policy(&text()))).collect();
+        let mut star = Star { houses, ends: Vec::new(), links: 0, lost: nothing };
+        for other in 1..star.houses.len() {
+            star.link(other);
+        }
+        star.pass(3_000);
+        star
+    }
+
+    fn link(&mut self, other: usize) {
+        self.links += 1;
+        let link = LinkId(self.links);
+        for (from, to) in [(0, other), (other, 0)] {
+            let (outbox, reader) = lanes(1 << 22);
+            let hello = Hello {
+                cluster: "c".into(),
+                name: BrokerName::parse(NAMES[to]).expect("a name"),
+                instance: 1,
+                incarnation: 1,
+                nonce: self.links,
+                oldest: 1,
+                newest: 1,
+                clock: 0,
+                max_body: 1 << 20,
+            };
+            let (end, peer) = (Neighbour { cost: 1, send: None }, "127.0.0.1:2".parse().expect("an address"));
+            self.ends.push(End { link, from, to, reader });
+            let opened = LinkOpened { link, hello, nonce: self.links, end, peer, outbox };
+            self.houses[from].handle(Event::LinkOpened(Box::new(opened)));
+        }
+        self.pump();
+    }
+
+    fn cut(&mut self, other: usize) {
+        let (gone, left): (Vec<End>, Vec<End>) =
+            self.ends.drain(..).partition(|end| end.from == other || end.to == other);
+        self.ends = left;
+        for end in gone {
+            self.houses[end.from].handle(Event::LinkClosed { link: end.link, reason: "cut".into() });
+        }
+        self.pump();
+    }
+
+    /// Carries what waits, until nothing does.
+    fn pump(&mut self) {
+        loop {
+            let mut idle = true;
+            for at in 0..self.ends.len() {
+                while let Some(item) = self.ends[at].reader.try_next() {
+                    idle = false;
+                    let (link, to) = (self.ends[at].link, self.ends[at].to);
+                    let (head, body) = match item {
+                        Frames::Control(head) => (head, Bytes::new()),
+                        Frames::Data(freight) => (freight.head, freight.body),
+                        Frames::Close(_) => continue,
+                    };
+                    if (self.lost)(&head) {
+                        continue;
+                    }
+                    self.houses[to].handle(arrives(link, NAMES[to], ((*head).clone(), body)));
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// What waits in one direction.
+    fn take_from(&mut self, from: usize, to: usize) -> (LinkId, Vec<(Head, Bytes)>) {
+        let end = self.ends.iter_mut().find(|end| (end.from, end.to) == (from, to)).expect("a link");
+        let mut heads = Vec::new();
+        while let Some(item) = end.reader.try_next() {
+            match item {
+                Frames::Control(head) => heads.push(((*head).clone(), Bytes::new())),
+                Frames::Data(freight) => heads.push(((*freight.head).clone(), freight.body)),
+                Frames::Close(_) => {}
+            }
+        }
+        (end.link, heads)
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let mut left = ms;
+        while left > 0 {
+            let step = left.min(100);
+            left -= step;
+            self.houses.iter_mut().for_each(|house| house.pass(step));
+            self.pump();
+        }
+    }
+
+    /// Agents of acme at a broker, and its sessions.
+    fn agents(&mut self, at: usize, numbers: std::ops::Range<u8>) -> Vec<u64> {
+        let agents = numbers.map(|number| self.houses[at].agent("node-acme", number, json!({}))).collect();
+        self.pass(3_000);
+        agents
+    }
+
+    fn ask(&mut self, caller: u64, more: &[(&str, &str)]) {
+        self.houses[0].request(caller, "/topic/prod.node.ping", "all", more);
+        self.pump();
+    }
+
+    fn cancel(&mut self, caller: u64) {
+        let frame = send("/muster/cancel").header("muster-request", "q").header("reply-to", "/temp-queue/me");
+        self.houses[0].frame(caller, frame.with_body(r#"{"request":"r1"}"#));
+        self.pump();
+    }
+
+    fn requests_got(&mut self, at: usize, agent: u64) -> usize {
+        self.houses[at].take(agent).iter().filter(|got| !got.header("muster-start-within").is_empty()).count()
+    }
+
+    fn done(&mut self, caller: u64) -> Value {
+        let got = self.houses[0].take(caller);
+        let done = got.iter().find(|got| got.event() == "done");
+        done.unwrap_or_else(|| panic!("not done: {got:?}")).json()
+    }
+}
+
+/// dc2 is given up, the guard holds without it, dc2 comes back: it was not counted, and its nodes get nothing.
+#[test]
+fn who_was_not_counted_gets_nothing_when_it_comes_back() {
+    let mut star = Star::new();
+    let counted = star.agents(1, 1..2)[0];
+    let late = star.agents(2, 10..20);
+    let noc = star.houses[0].open("noc");
+    star.lost = |head| matches!(head, Head::Direct(direct) if direct.from.as_str() == "dc2");
+    star.ask(noc, &[("muster-max-targets", "2"), ("muster-allow-partial", "true")]);
+    star.cut(2);
+    star.pass(1_100);
+    star.lost = nothing;
+    assert_eq!(star.requests_got(1, counted), 1, "the guard was decided");
+    star.link(2);
+    star.pass(4_000);
+    let got: usize = late.iter().map(|agent| star.requests_got(2, *agent)).sum();
+    assert_eq!(got, 0, "ten more than the guard allows");
+}
+
+#[test]
+fn what_was_cancelled_before_it_arrived_is_not_delivered_by_a_second_asking() {
+    let mut star = Star::new();
+    let agent = star.agents(1, 1..2)[0];
+    let noc = star.houses[0].open("noc");
+    star.lost = is_prepare;
+    star.ask(noc, &[]);
+    star.lost = nothing;
+    star.cancel(noc);
+    star.pass(4_000);
+    assert_eq!(star.requests_got(1, agent), 0);
+    assert_eq!(star.done(noc), json!({"states": {}}));
+}
+
+#[test]
+fn a_cancel_that_is_lost_is_said_again() {
+    let mut star = Star::new();
+    let agent = star.agents(1, 1..2)[0];
+    let noc = star.houses[0].open("noc");
+    star.ask(noc, &[]);
+    star.lost = is_cancel;
+    star.cancel(noc);
+    star.lost = nothing;
+    star.houses[1].take(agent);
+    star.pass(400);
+    let told = star.houses[1].take(agent);
+    assert_eq!(told.iter().map(Got::event).collect::<Vec<_>>(), ["cancel"]);
+    star.pass(6_000);
+    assert_eq!(star.done(noc)["states"], json!({"cancelled": 1}));
+    assert!(star.houses[1].take(agent).is_empty(), "once is enough");
+}
+
+/// The policy of dc1 changes after it has delivered; it is asked again, since what it said was lost.
+#[test]
+fn who_asks_again_hears_what_was_done_whatever_the_policy_says_by_then() {
+    let mut star = Star::new();
+    let agent = star.agents(1, 1..2)[0];
+    let noc = star.houses[0].open("noc");
+    star.lost = is_report;
+    star.ask(noc, &[]);
+    assert_eq!(star.requests_got(1, agent), 1);
+    let text = text().replace(r#"write = ["noc", "noc-acme"]"#, r#"write = ["noc-acme"]"#);
+    star.houses[1].handle(Event::Policy(policy(&text)));
+    star.lost = nothing;
+    star.pass(1_000);
+    star.houses[1].close(agent);
+    star.pump();
+    assert_eq!(star.done(noc), json!({"states": {"lost": 1}}), "delivered, and so not refused");
+}
+
+/// A fan-out goes on in slices; a node of a later slice leaves before it is named.
+#[test]
+fn a_node_that_leaves_before_it_is_named_is_lost_at_once() {
+    let mut house = House::new();
+    let agents: Vec<u64> = (0..700).map(|number| house.many(number)).collect();
+    let noc = house.open("noc");
+    let frame = send("/topic/prod.node.ping").header("muster-request", "r1").header("reply-to", "/temp-queue/me");
+    let frame = frame.header("muster-target", "all").with_body("{}");
+    let input = house.outboxes.get_mut(&noc).expect("a session").1.input(frame, 0);
+    house.handle_once(Event::Inputs { session: SessionId(noc), inputs: vec![input], ticket: Ticket(None) });
+    house.close(agents[699]);
+    let got = house.take(noc);
+    let named: usize = got.iter().filter(|got| got.event() == "accepted").map(|got| nodes_in(got)).sum();
+    assert_eq!(named, 700);
+    assert_eq!(got.iter().filter(|got| got.event() == "lost").count(), 1);
+}
+
+fn nodes_in(got: &Got) -> usize {
+    got.json()["nodes"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn a_cancel_in_the_middle_of_a_fan_out_stops_it() {
+    let mut star = Star::new();
+    let agents: Vec<u64> = (0..700).map(|number| star.houses[1].many(number)).collect();
+    star.pass(3_000);
+    for agent in &agents {
+        star.houses[1].take(*agent);
+    }
+    let noc = star.houses[0].open("noc");
+    star.houses[0].request(noc, "/topic/prod.node.ping", "all", &[]);
+    let (link, heads) = star.take_from(0, 1);
+    for head in heads {
+        star.houses[1].handle_once(arrives(link, "dc1", head));
+    }
+    let cancel = send("/muster/cancel").header("muster-request", "q").header("reply-to", "/temp-queue/me");
+    star.houses[0].frame(noc, cancel.with_body(r#"{"request":"r1"}"#));
+    star.pump();
+    let got: usize = agents.iter().map(|agent| star.requests_got(1, *agent)).sum();
+    assert!((1..700).contains(&got), "{got}");
+    star.pass(6_000);
+    assert_eq!(star.done(noc), json!({"states": {"cancelled": 700}}));
+}
