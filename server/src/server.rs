@@ -319,7 +319,7 @@ impl Running {
                 "requests": broker.requests_under_way(),
                 "delivered": broker.sessions().delivered(),
                 "counters": broker.counters(),
-                "mesh": broker.mesh().answer(),
+                "mesh": broker.mesh_answer(),
                 "forwarding": broker.mesh().counters(),
             })
         });

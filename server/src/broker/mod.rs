@@ -36,6 +36,7 @@ use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::RequestKey;
 use muster_protocol::message::{BrokerName, RequestId};
+use muster_protocol::request::MeshAnswer;
 use nodes::{Memory, Nodes};
 use note::{Note, Weight};
 use outbox::Item;
@@ -249,6 +250,11 @@ impl Broker {
     /// Requests of this broker's sessions under way.
     pub fn requests_under_way(&self) -> usize {
         self.asks.len()
+    }
+
+    /// The mesh for people and programs.
+    pub fn mesh_answer(&self) -> MeshAnswer {
+        self.mesh.answer(self.nodes.len() as u64)
     }
 
     /// The mesh.

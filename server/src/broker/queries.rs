@@ -61,7 +61,7 @@ impl Broker {
                 Ok(1)
             }
             Purpose::Mesh => {
-                let answer = self.mesh.answer();
+                let answer = self.mesh_answer();
                 self.reply_with(&asker, &answer, now);
                 Ok(16)
             }

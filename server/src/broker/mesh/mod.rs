@@ -442,18 +442,18 @@ impl Mesh {
         }
     }
 
-    /// The mesh for people and programs.
-    pub fn answer(&self) -> MeshAnswer {
+    /// The mesh for people and programs; `nodes` are registered here now.
+    pub fn answer(&self, nodes: u64) -> MeshAnswer {
         let names: BTreeSet<&BrokerName> = self.list.iter().chain([&self.me]).collect();
         MeshAnswer {
             broker: self.me.to_string(),
             epoch: format!("{:016x}", self.routes.epoch()),
-            brokers: names.into_iter().map(|name| self.describe(name)).collect(),
+            brokers: names.into_iter().map(|name| self.describe(name, nodes)).collect(),
             alarms: self.alarms().map(str::to_owned).collect(),
         }
     }
 
-    fn describe(&self, name: &BrokerName) -> MeshBroker {
+    fn describe(&self, name: &BrokerName, here: u64) -> MeshBroker {
         let record = self.topology.get(name);
         let reach = match record {
             _ if *name == self.me => Reach::Here,
@@ -477,7 +477,7 @@ impl Mesh {
             reach,
             instance: record.map_or(0, |record| record.instance),
             draining: record.is_some_and(|record| record.draining),
-            nodes: self.summaries.nodes(name),
+            nodes: if *name == self.me { Some(here) } else { self.summaries.nodes(name) },
             path: self.routes.path(name).unwrap_or_default().iter().map(ToString::to_string).collect(),
             cost: self.routes.cost(name),
             links: links.collect(),
