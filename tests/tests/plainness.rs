@@ -164,18 +164,18 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// All sources below a folder, but for files of tests and the simulation, a test that needs the intake of the edge, and a seed
-/// from the environment to play a run again.
+/// All sources below a folder, but for files and folders of tests and the simulation: these need the intake of the edge, and a
+/// seed from the environment to play a run again.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
         let path = entry.expect("an entry").path();
-        if path.file_stem().is_some_and(|s| s == "simulation") {
+        if path.file_stem().is_some_and(|stem| stem == "simulation" || stem == "tests") {
             continue;
         }
         if path.is_dir() {
             found.extend(sources(&path));
-        } else if path.extension().is_some_and(|e| e == "rs") && path.file_stem().is_none_or(|s| s != "tests") {
+        } else if path.extension().is_some_and(|e| e == "rs") {
             found.push(path);
         }
     }

@@ -76,6 +76,10 @@ impl World {
     pub(super) fn forgets_nobody(&self, request: &str) -> Result<(), String> {
         let Some(call) = self.ledger.calls.get(request) else { return Ok(()) };
         let Some((_, Over::Done(done))) = &call.over else { return Ok(()) };
+        // A cancel may overtake the request: whoever had not got it then must not be asked any more.
+        if call.cancelled.is_some() {
+            return Ok(());
+        }
         for agent in &self.agents {
             let Some((broker, at)) = call.settled.get(&agent.id) else { continue };
             let is_still = agent.settled_since(call.sent) == Some(*at);
