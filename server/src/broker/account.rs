@@ -9,7 +9,7 @@ use super::note::{Note, Weight};
 use bytes::Bytes;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::frame::Headers;
-use muster_protocol::link::{Happened, Heard, Load, Report, RequestKey, Serial, Word};
+use muster_protocol::link::{Happened, Heard, Load, Prepare, Report, RequestKey, Serial, Word};
 use muster_protocol::message::{BrokerName, NodeId, RequestId, header};
 use muster_protocol::request::{Accepted, CHUNK, Done, Event, Missing, NodeRef, Outcome, State, Why};
 
@@ -280,7 +280,10 @@ impl Broker {
         let to: Vec<BrokerName> = to.into_iter().filter(|broker| *broker != me).collect();
         let Some(ask) = self.asks.get(serial) else { return };
         if ask.cancelled {
-            // Also to those that have not got the request yet: they must not get it now.
+            // Who has not counted is asked who its targets are, not to deliver to them.
+            let silent = to.iter().filter(|broker| !ask.has_counted(broker)).cloned().collect();
+            let prepare = Prepare { hold: true, ..ask.prepare_again(now.tick) };
+            self.mesh.forward(silent, Load::Prepare(prepare), Cargo::default(), now.tick);
             self.mesh.forward(to, Load::Cancel(Serial { serial }), Cargo::default(), now.tick);
             return;
         }
@@ -290,10 +293,7 @@ impl Broker {
             }
             return;
         }
-        let mut prepare = (*ask.asked.prepare).clone();
-        let spent = ask.age(now.tick);
-        prepare.start_within = prepare.start_within.saturating_sub(spent);
-        prepare.reply_within = prepare.reply_within.saturating_sub(spent);
+        let prepare = ask.prepare_again(now.tick);
         let expires = Some(now.tick.saturating_add(prepare.reply_within));
         let cargo = Cargo { body: ask.asked.body.clone(), expires, droppable: false };
         self.mesh.forward(to, Load::Prepare(prepare), cargo, now.tick);

@@ -136,6 +136,9 @@ impl Broker {
             destination: destination.clone(),
         };
         let origin = asked.key.broker.clone();
+        // Its targets are named, and end at once.
+        let is_cancelled = self.requests.take_early(&asked.key);
+        let hold = hold || is_cancelled;
         // A dry run asks nobody: its account is empty.
         let targets = if terms.dry_run { RoaringBitmap::new() } else { rows.clone() };
         let hold = hold && !terms.dry_run;
@@ -151,6 +154,9 @@ impl Broker {
                 return Err(Refusal::new(Code::DuplicateRequest, text));
             }
         };
+        if is_cancelled {
+            self.cancel_here(key, now);
+        }
         if count == 0 {
             self.report(key, Happened::Accepted { count, nodes: Vec::new() }, Bytes::new(), now);
         }

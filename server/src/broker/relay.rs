@@ -244,11 +244,8 @@ impl Broker {
     fn cancelled(&mut self, name: &RequestKey, now: Now) {
         if let Some(key) = self.requests.of(name) {
             self.cancel_here(key, now);
-        } else if !self.requests.knows(name) {
-            // The request is still on its way, or in its lane: when it comes, it is over.
-            self.requests.remember(name.clone());
-            self.outcomes.push(name, Happened::Accepted { count: 0, nodes: Vec::new() }, Bytes::new(), now.tick);
-            self.send_outcomes(name, now);
+        } else {
+            self.requests.cancel_early(name.clone());
         }
     }
 

@@ -206,7 +206,7 @@ fn what_was_cancelled_before_it_arrived_is_not_delivered_by_a_second_asking() {
     star.cancel(noc);
     star.pass(4_000);
     assert_eq!(star.requests_got(1, agent), 0);
-    assert_eq!(star.done(noc), json!({"states": {}}));
+    assert_eq!(star.done(noc), json!({"states": {"cancelled": 1}}));
 }
 
 #[test]
