@@ -4,8 +4,8 @@ use super::*;
 use crate::broker::event::{LinkId, LinkOpened};
 use crate::broker::mesh::lanes::{Item as Frames, LinkReader, lanes};
 use crate::links::receive;
-use bytes::Bytes;
-use muster_protocol::link::{Head, Hello, Load, Neighbour, Word};
+use bytes::{Bytes, BytesMut};
+use muster_protocol::link::{Head, Hello, Load, Neighbour, Word, codec};
 use muster_protocol::message::BrokerName;
 
 const NAMES: [&str; 3] = ["noc1", "dc1", "dc2"];
@@ -111,7 +111,8 @@ impl Star {
                         Frames::Data(freight) => (freight.head, freight.body),
                         Frames::Close(_) => continue,
                     };
-                    if (self.lost)(&head) {
+                    let is_sent = codec::encode(&head, &mut BytesMut::new()).is_ok();
+                    if !is_sent || (self.lost)(&head) {
                         continue;
                     }
                     self.houses[to].handle(arrives(link, NAMES[to], ((*head).clone(), body)));
@@ -287,4 +288,40 @@ fn a_cancel_in_the_middle_of_a_fan_out_stops_it() {
     assert!((1..700).contains(&got), "{got}");
     star.pass(6_000);
     assert_eq!(star.done(noc), json!({"states": {"cancelled": 700}}));
+}
+
+/// What agents report is theirs: however long, it must not keep what concerns others from a link.
+#[test]
+fn long_display_facts_of_some_agents_fit_into_a_frame() {
+    let mut star = Star::new();
+    let long = |number: u8| format!("{number}{}", "ä".repeat(60_000));
+    for number in 1..13 {
+        star.houses[1].agent(
+            "node-acme",
+            number,
+            json!({"os": {"family": long(number)}, "deep": {"text": long(number)}}),
+        );
+    }
+    star.pass(3_000);
+    let noc = star.houses[0].open("noc");
+    star.ask(noc, &[]);
+    let got = star.houses[0].take(noc);
+    let named = got.iter().find(|got| got.event() == "accepted" && nodes_in(got) > 0).expect("its nodes");
+    assert_eq!(nodes_in(named), 12);
+    for (what, body) in [
+        ("find", json!({"facts": ["deep", "deep.text"]})),
+        ("report", json!({"fact": "os.family"})),
+        ("node", json!({"node": node_id(1), "explain": "deep.text=x and os.family=y and os.family~z"})),
+    ] {
+        let mut frame = send(&format!("/muster/{what}")).header("muster-request", "q");
+        frame = frame.header("reply-to", "/temp-queue/me");
+        if what != "node" {
+            frame = frame.header("muster-target", "all");
+        }
+        star.houses[0].frame(noc, frame.with_body(body.to_string()));
+        star.pass(3_500);
+        let got = star.houses[0].take(noc);
+        let answer = got.iter().find(|got| got.event() == "answer").unwrap_or_else(|| panic!("{what}: {got:?}"));
+        assert!(answer.json().get("without").is_none(), "{what}");
+    }
 }
