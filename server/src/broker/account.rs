@@ -17,7 +17,9 @@ impl Broker {
     /// A numbered report of another broker: taken if it is the next one, and acknowledged.
     pub(super) fn hear_report(&mut self, from: &BrokerName, instance: u64, report: Report, body: Bytes, now: Now) {
         let Report { key, number, event } = report;
-        if key.broker != *self.mesh.me() {
+        let is_stale = self.mesh.topology().get(from).is_some_and(|record| instance < record.instance);
+        if key.broker != *self.mesh.me() || is_stale {
+            // What a former life said must not be heard for this one, and an answer would go to this one.
             return;
         }
         let is_ours = key.instance == self.ask_instance(key.serial);
@@ -312,6 +314,8 @@ impl Broker {
     fn miss(&mut self, serial: u64, broker: &BrokerName, why: &str, now: Now) {
         let missing = self.mesh.silent(broker, why);
         let Some(ask) = self.asks.get_mut(serial) else { return };
+        let is_scoped = self.access.user(&ask.asked.user).is_none_or(|user| user.scope.is_some());
+        let missing = if is_scoped { Missing { nodes: None, ..missing } } else { missing };
         if !ask.give_up(broker) {
             ask.miss(missing.clone());
             self.emit_missing(serial, &missing, now);

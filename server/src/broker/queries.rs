@@ -61,7 +61,10 @@ impl Broker {
                 Ok(1)
             }
             Purpose::Mesh => {
-                let answer = self.mesh.answer();
+                let mut answer = self.mesh.answer();
+                if user.scope.is_some() {
+                    answer.brokers.iter_mut().for_each(|broker| broker.nodes = None);
+                }
                 self.reply_with(&asker, &answer, now);
                 Ok(16)
             }
@@ -74,6 +77,12 @@ impl Broker {
 
     /// Puts a question about nodes to all brokers that may have something to say, this one included.
     fn inquire(&mut self, asker: Asker, user: &User, sent: Sent, now: Now) -> Result<usize, Refusal> {
+        // An answer that waits for a silent broker keeps what the others have said.
+        let open = self.inquiries.asked_by(asker.session);
+        if open >= self.settings.in_flight {
+            let text = format!("{open} questions of this connection wait for an answer; wait for one to come");
+            return Err(Refusal::new(Code::Limit, text));
+        }
         let me = self.mesh.me().clone();
         let filter = Broker::filter_of(user, &sent);
         let asked = match &sent.purpose {
@@ -84,6 +93,7 @@ impl Broker {
             _ => Asked::default(),
         };
         let audience = self.mesh.audience(None, asked, now.tick);
+        let audience = Broker::as_seen_by(user, audience);
         let mut without: Vec<Missing> = audience.without;
         let mut brokers: Vec<BrokerName> = audience.to;
         brokers.push(me.clone());
@@ -186,7 +196,12 @@ impl Broker {
                 }
             }
             Some(Due::Silent(broker, why)) => {
+                let session = self.inquiries.get(serial).map(|inquiry| inquiry.asker.session);
+                let is_scoped = session
+                    .and_then(|session| self.sessions.get(session))
+                    .is_none_or(|session| session.user.scope.is_some());
                 let missing = self.mesh.silent(&broker, why);
+                let missing = if is_scoped { Missing { nodes: None, ..missing } } else { missing };
                 self.inquiries.miss(serial, missing);
                 self.close_inquiry(serial, now);
             }

@@ -63,6 +63,8 @@ impl Broker {
         let Some(from) = self.mesh.neighbour(link).cloned() else { return };
         let Received { head, body, order } = frame;
         match &*head {
+            // A neighbour's policy may still list a broker that ours does not.
+            Head::Direct(direct) if !self.mesh.is_one_of_us(&direct.from) => {}
             Head::Forward(forward) => {
                 let cargo =
                     Cargo { body, expires: lives_until(&forward.load, now), droppable: is_droppable(&forward.load) };

@@ -325,3 +325,52 @@ fn long_display_facts_of_some_agents_fit_into_a_frame() {
         assert!(answer.json().get("without").is_none(), "{what}");
     }
 }
+
+/// How many nodes there are in all is hidden from whoever has a scope.
+#[test]
+fn a_scope_hides_how_many_nodes_a_missing_broker_had() {
+    let mut star = Star::new();
+    star.agents(1, 1..4);
+    let callers = ["noc", "acme"].map(|user| star.houses[0].open(user));
+    star.cut(1);
+    for (caller, nodes) in callers.into_iter().zip([json!(3), Value::Null]) {
+        star.houses[0].request(caller, "/topic/prod.node.ping", "os.family=x", &[]);
+        star.pass(100);
+        let missing = &star.done(caller)["without"][0];
+        assert_eq!((&missing["broker"], &missing["nodes"]), (&json!("dc1"), &nodes));
+        let found = star.houses[0].query(caller, "find", "os.family=x", json!({})).json();
+        assert_eq!(found["without"][0]["nodes"], nodes);
+        let mesh = star.houses[0].query(caller, "mesh", "", json!({})).json();
+        let dc1 = mesh["brokers"].as_array().and_then(|all| all.iter().find(|broker| broker["name"] == "dc1"));
+        assert_eq!(dc1.map(|dc1| &dc1["nodes"]).unwrap_or(&Value::Null), &nodes);
+    }
+}
+
+#[test]
+fn questions_that_wait_for_a_silent_broker_are_bounded() {
+    let mut star = Star::new();
+    star.agents(1, 1..2);
+    let noc = star.houses[0].open("noc");
+    star.lost = |head| matches!(head, Head::Direct(_));
+    for _ in 0..3 {
+        let frame = send("/muster/find").header("muster-request", "q").header("reply-to", "/temp-queue/me");
+        star.houses[0].frame(noc, frame.header("muster-target", "all").with_body("{}"));
+    }
+    let got = star.houses[0].take(noc);
+    assert_eq!(got.iter().map(|got| got.header("muster-code")).collect::<Vec<_>>(), ["limit"]);
+    star.pass(4_000);
+    assert_eq!(star.houses[0].events(noc), ["answer", "answer"]);
+}
+
+/// Nobody matches here, and nobody else can be asked: still every broker that is missing is named by an event of its own.
+#[test]
+fn who_cannot_be_asked_is_named_before_the_end() {
+    let mut star = Star::new();
+    star.cut(1);
+    let noc = star.houses[0].open("noc");
+    star.ask(noc, &[]);
+    let events = star.houses[0].events(noc);
+    let end = events.len() - 1;
+    assert_eq!(events.iter().position(|event| event == "done"), Some(end), "{events:?}");
+    assert!(events[..end].contains(&"missing".to_owned()), "{events:?}");
+}
