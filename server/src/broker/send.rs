@@ -152,6 +152,8 @@ impl Broker {
         if let Some(session) = self.sessions.get_mut(caller) {
             session.in_flight += 1;
         }
+        // Where nobody matches here, and nobody else is asked, the end comes at once.
+        self.say_missing(serial, now);
         let body = sent.body.clone();
         let preparing = Preparing { key, user: user.clone(), sent: Box::new(sent), terms, hold };
         let fanout = match self.prepare(preparing, now) {
@@ -165,7 +167,6 @@ impl Broker {
         self.note(if missing > 0 { note.with("without", missing) } else { note });
         let expires = Some(now.tick.saturating_add(terms.reply_within));
         self.mesh.forward(to, Load::Prepare((*prepare).clone()), Cargo { body, expires, droppable: false }, now.tick);
-        self.say_missing(serial, now);
         self.decide(serial, now);
         self.finish(serial, now);
         Ok(fanout)
