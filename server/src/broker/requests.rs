@@ -67,6 +67,8 @@ pub struct Held {
     pub frozen: Generation,
     /// Target and scope.
     pub filter: Option<Filter>,
+    /// When it came, monotonic ms: its times count from then.
+    pub since: u64,
 }
 
 /// What a request that came is.

@@ -374,3 +374,39 @@ fn who_cannot_be_asked_is_named_before_the_end() {
     assert_eq!(events.iter().position(|event| event == "done"), Some(end), "{events:?}");
     assert!(events[..end].contains(&"missing".to_owned()), "{events:?}");
 }
+
+/// The guard waits for dc2; meanwhile dc1 gets another policy.
+fn held(star: &mut Star) -> (u64, u64) {
+    let agent = star.agents(1, 1..2)[0];
+    star.agents(2, 5..6);
+    let noc = star.houses[0].open("noc");
+    star.lost = |head| is_report(head) && matches!(head, Head::Direct(direct) if direct.from.as_str() == "dc2");
+    star.ask(noc, &[("muster-max-targets", "2"), ("muster-start-within", "9000"), ("muster-reply-within", "9000")]);
+    assert_eq!(star.requests_got(1, agent), 0);
+    star.pass(900);
+    star.lost = nothing;
+    (noc, agent)
+}
+
+#[test]
+fn what_the_policy_takes_away_before_the_commit_is_not_delivered() {
+    let mut star = Star::new();
+    let (noc, agent) = held(&mut star);
+    let text = text().replace(r#"write = ["noc", "noc-acme"]"#, r#"write = ["noc-acme"]"#);
+    star.houses[1].handle(Event::Policy(policy(&text)));
+    star.pass(2_000);
+    assert_eq!(star.requests_got(1, agent), 0);
+    let lost = star.houses[0].take(noc);
+    let lost = lost.iter().find(|got| got.event() == "lost").unwrap_or_else(|| panic!("{lost:?}"));
+    assert!(lost.json()["reason"].as_str().is_some_and(|reason| reason.contains("policy")));
+}
+
+#[test]
+fn the_wait_for_a_guard_is_part_of_the_times() {
+    let mut star = Star::new();
+    let (_, agent) = held(&mut star);
+    star.pass(2_000);
+    let got = star.houses[1].take(agent).remove(0);
+    let left: u64 = got.header("muster-start-within").parse().expect("a number");
+    assert!(left <= 8_100, "{left}");
+}
