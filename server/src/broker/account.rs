@@ -9,7 +9,7 @@ use super::note::{Note, Weight};
 use bytes::Bytes;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::frame::Headers;
-use muster_protocol::link::{Happened, Heard, Load, Report, RequestKey, Serial, Word};
+use muster_protocol::link::{Happened, Heard, Load, Prepare, Report, RequestKey, Serial, Word};
 use muster_protocol::message::{BrokerName, NodeId, RequestId, header};
 use muster_protocol::request::{Accepted, CHUNK, Done, Event, Missing, NodeRef, Outcome, State, Why};
 
@@ -17,7 +17,9 @@ impl Broker {
     /// A numbered report of another broker: taken if it is the next one, and acknowledged.
     pub(super) fn hear_report(&mut self, from: &BrokerName, instance: u64, report: Report, body: Bytes, now: Now) {
         let Report { key, number, event } = report;
-        if key.broker != *self.mesh.me() {
+        let is_stale = self.mesh.topology().get(from).is_some_and(|record| instance < record.instance);
+        if key.broker != *self.mesh.me() || is_stale {
+            // What a former life said must not be heard for this one, and an answer would go to this one.
             return;
         }
         let is_ours = key.instance == self.ask_instance(key.serial);
@@ -280,7 +282,10 @@ impl Broker {
         let to: Vec<BrokerName> = to.into_iter().filter(|broker| *broker != me).collect();
         let Some(ask) = self.asks.get(serial) else { return };
         if ask.cancelled {
-            // Also to those that have not got the request yet: they must not get it now.
+            // Who has not counted is asked who its targets are, not to deliver to them.
+            let silent = to.iter().filter(|broker| !ask.has_counted(broker)).cloned().collect();
+            let prepare = Prepare { hold: true, ..ask.prepare_again(now.tick) };
+            self.mesh.forward(silent, Load::Prepare(prepare), Cargo::default(), now.tick);
             self.mesh.forward(to, Load::Cancel(Serial { serial }), Cargo::default(), now.tick);
             return;
         }
@@ -290,10 +295,7 @@ impl Broker {
             }
             return;
         }
-        let mut prepare = (*ask.asked.prepare).clone();
-        let spent = ask.age(now.tick);
-        prepare.start_within = prepare.start_within.saturating_sub(spent);
-        prepare.reply_within = prepare.reply_within.saturating_sub(spent);
+        let prepare = ask.prepare_again(now.tick);
         let expires = Some(now.tick.saturating_add(prepare.reply_within));
         let cargo = Cargo { body: ask.asked.body.clone(), expires, droppable: false };
         self.mesh.forward(to, Load::Prepare(prepare), cargo, now.tick);
@@ -312,6 +314,8 @@ impl Broker {
     fn miss(&mut self, serial: u64, broker: &BrokerName, why: &str, now: Now) {
         let missing = self.mesh.silent(broker, why);
         let Some(ask) = self.asks.get_mut(serial) else { return };
+        let is_scoped = self.access.user(&ask.asked.user).is_none_or(|user| user.scope.is_some());
+        let missing = if is_scoped { Missing { nodes: None, ..missing } } else { missing };
         if !ask.give_up(broker) {
             ask.miss(missing.clone());
             self.emit_missing(serial, &missing, now);

@@ -114,6 +114,7 @@ impl Broker {
         let Some(pending) = self.requests.get(key).filter(|pending| !pending.cancelled) else { return };
         if pending.held.is_some() {
             // COMMIT is lost, or waits for its turn: nothing was delivered, and nothing will be.
+            self.requests.cancel(key, now.tick);
             self.requests.release(key, now.tick);
             return self.settle_all(key, State::Cancelled, "cancelled before it was delivered", now);
         }

@@ -326,9 +326,18 @@ impl Ask {
         new
     }
 
-    /// How long ago it was asked, ms.
-    pub fn age(&self, now: u64) -> u64 {
-        now.saturating_sub(self.arrived)
+    /// What is sent to a broker that is asked again: the times are less by what has passed.
+    pub fn prepare_again(&self, now: u64) -> Prepare {
+        let mut prepare = (*self.asked.prepare).clone();
+        let spent = now.saturating_sub(self.arrived);
+        prepare.start_within = prepare.start_within.saturating_sub(spent);
+        prepare.reply_within = prepare.reply_within.saturating_sub(spent);
+        prepare
+    }
+
+    /// Whether a broker has said how many targets it has.
+    pub fn has_counted(&self, broker: &BrokerName) -> bool {
+        self.parts.get(broker).is_some_and(|part| part.count.is_some())
     }
 
     /// All targets that brokers have counted so far.

@@ -136,12 +136,15 @@ impl Broker {
             destination: destination.clone(),
         };
         let origin = asked.key.broker.clone();
+        // Its targets are named, and end at once.
+        let is_cancelled = self.requests.take_early(&asked.key);
+        let hold = hold || is_cancelled;
         // A dry run asks nobody: its account is empty.
         let targets = if terms.dry_run { RoaringBitmap::new() } else { rows.clone() };
         let hold = hold && !terms.dry_run;
         let message = (!hold && !terms.dry_run)
             .then(|| Arc::new(self.message(&origin, &user, &sent, filter.as_ref(), Some(&terms), now)));
-        let held = hold.then(|| Held { sent, rows: rows.clone(), frozen, filter });
+        let held = hold.then(|| Held { sent, rows: rows.clone(), frozen, filter, since: now.tick });
         let patience = if hold { HOLD } else { terms.reply_within };
         let key = match self.requests.begin(asked, targets, held, now.tick.saturating_add(patience)) {
             Begun::As(key) => key,
@@ -151,6 +154,9 @@ impl Broker {
                 return Err(Refusal::new(Code::DuplicateRequest, text));
             }
         };
+        if is_cancelled {
+            self.cancel_here(key, now);
+        }
         if count == 0 {
             self.report(key, Happened::Accepted { count, nodes: Vec::new() }, Bytes::new(), now);
         }
@@ -161,11 +167,19 @@ impl Broker {
     pub(super) fn release(&mut self, key: Key, now: Now) -> Option<Fanout> {
         let pending = self.requests.get(key)?;
         let (name, user) = (pending.asked.key.clone(), pending.asked.user.clone());
-        let Purpose::Request(terms) = pending.held.as_ref()?.sent.purpose else { return None };
-        let held = self.requests.release(key, now.tick.saturating_add(terms.reply_within))?;
-        let Some(user) = self.access.user(&user).cloned() else {
+        let since = pending.held.as_ref()?.since;
+        let Purpose::Request(mut terms) = pending.held.as_ref()?.sent.purpose else { return None };
+        // The wait for COMMIT is part of the caller's times.
+        let waited = now.tick.saturating_sub(since);
+        terms.start_within = terms.start_within.saturating_sub(waited);
+        terms.reply_within = terms.reply_within.saturating_sub(waited);
+        let mut held = self.requests.release(key, now.tick.saturating_add(terms.reply_within))?;
+        held.sent.expires_within = held.sent.expires_within.map(|within| within.saturating_sub(waited));
+        let user = self.access.user(&user).filter(|user| user.is_usable(now.unix / 1000)).cloned();
+        let Some(user) = user.filter(|user| self.permit(user, &held.sent).is_ok()) else {
             // The policy changed in between: nobody is asked.
-            self.settle_all(key, State::Lost, "the caller was removed before it was delivered", now);
+            let text = "the policy does not allow it any more; it was not delivered";
+            self.settle_all(key, State::Lost, text, now);
             return None;
         };
         self.requests.set_busy(key, true);

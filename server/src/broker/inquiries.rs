@@ -164,6 +164,11 @@ impl Inquiries {
         }
     }
 
+    /// How many questions of a session are open.
+    pub fn asked_by(&self, session: SessionId) -> usize {
+        self.open.values().filter(|inquiry| inquiry.asker.session == session).count()
+    }
+
     /// A question that wants to be looked at, at `now` (monotonic ms).
     pub fn due(&self, now: u64) -> Option<u64> {
         self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, serial)| *serial)

@@ -31,7 +31,7 @@ const GONE_MOST: usize = 1_000;
 /// Rows whose documents are parsed for one page, beyond which the page ends early: parsing is what costs.
 const PARSED_MOST: usize = 64;
 
-/// Bytes of facts after which a page ends, so that no answer fills an outbox.
+/// Bytes of facts after which a page ends, so that no answer fills an outbox, or the head of a frame.
 const PAGE_BYTES: usize = 256 * 1024;
 
 impl Broker {
@@ -61,7 +61,10 @@ impl Broker {
                 Ok(1)
             }
             Purpose::Mesh => {
-                let answer = self.mesh_answer();
+                let mut answer = self.mesh_answer();
+                if user.scope.is_some() {
+                    answer.brokers.iter_mut().for_each(|broker| broker.nodes = None);
+                }
                 self.reply_with(&asker, &answer, now);
                 Ok(16)
             }
@@ -74,6 +77,12 @@ impl Broker {
 
     /// Puts a question about nodes to all brokers that may have something to say, this one included.
     fn inquire(&mut self, asker: Asker, user: &User, sent: Sent, now: Now) -> Result<usize, Refusal> {
+        // An answer that waits for a silent broker keeps what the others have said.
+        let open = self.inquiries.asked_by(asker.session);
+        if open >= self.settings.in_flight {
+            let text = format!("{open} questions of this connection wait for an answer; wait for one to come");
+            return Err(Refusal::new(Code::Limit, text));
+        }
         let me = self.mesh.me().clone();
         let filter = Broker::filter_of(user, &sent);
         let asked = match &sent.purpose {
@@ -84,6 +93,7 @@ impl Broker {
             _ => Asked::default(),
         };
         let audience = self.mesh.audience(None, asked, now.tick);
+        let audience = Broker::as_seen_by(user, audience);
         let mut without: Vec<Missing> = audience.without;
         let mut brokers: Vec<BrokerName> = audience.to;
         brokers.push(me.clone());
@@ -186,7 +196,12 @@ impl Broker {
                 }
             }
             Some(Due::Silent(broker, why)) => {
+                let session = self.inquiries.get(serial).map(|inquiry| inquiry.asker.session);
+                let is_scoped = session
+                    .and_then(|session| self.sessions.get(session))
+                    .is_none_or(|session| session.user.scope.is_some());
                 let missing = self.mesh.silent(&broker, why);
+                let missing = if is_scoped { Missing { nodes: None, ..missing } } else { missing };
                 self.inquiries.miss(serial, missing);
                 self.close_inquiry(serial, now);
             }
@@ -318,22 +333,18 @@ impl Broker {
             } else {
                 self.facts_of(row, &find.facts, |path| hidden.hides(path))
             };
-            if !facts.is_empty() {
-                bytes += json_bytes(&facts).len();
-            }
-            nodes.push(FoundNode {
-                id: node.id,
-                display: shown(node.display(), |path| hidden.touches(path)),
-                facts,
-                since: node.since,
-            });
+            let display = shown(node.display(), |path| hidden.touches(path));
+            bytes += json_bytes(&facts).len() + json_bytes(&display).len();
+            nodes.push(FoundNode { id: node.id, display, facts, since: node.since });
         }
         let next = page.next().map(|row| row.to_string());
         let gone = match find.later {
             None if only.is_none() => self.nodes.gone_matching(filter, scope, GONE_MOST),
             _ => Vec::new(),
         };
-        let gone = gone.into_iter().map(|gone| gone_node(gone, |path| hidden.touches(path))).collect();
+        let gone = gone.into_iter().map(|gone| gone_node(gone, |path| hidden.touches(path)));
+        let mut bytes = 0;
+        let gone = gone.take_while(|gone| within_page(&mut bytes, gone)).collect();
         // What a node that registers will report is not known, so nobody with a scope learns of it.
         let registering = if scope.is_none() { self.nodes.registering() as u64 } else { 0 };
         let cost = nodes.len() * if find.facts.is_empty() { 1 } else { 8 };
@@ -343,7 +354,10 @@ impl Broker {
     fn facts_of(&self, row: u32, paths: &[Path], hides: impl Fn(&Path) -> bool) -> Map<String, Value> {
         let Some(whole) = self.nodes.whole(row, &self.access) else { return Map::new() };
         let value = |path: &Path| whole.effective.get(path).filter(|_| !hides(path)).cloned();
-        paths.iter().filter_map(|path| Some((path.to_string(), value(path)?))).collect()
+        let facts = paths.iter().filter_map(|path| Some((path.to_string(), value(path)?)));
+        // Each path may bring along the whole document.
+        let mut bytes = 0;
+        facts.take_while(|fact| within_page(&mut bytes, fact)).collect()
     }
 
     fn report_of(
@@ -358,11 +372,13 @@ impl Broker {
         let looked_at = self.nodes.cost(filter, user.scope.as_ref());
         let rows = self.nodes.matching(filter, user.scope.as_ref());
         let report = self.nodes.index().report(fact, &rows);
-        let more = report.values.len().saturating_sub(limit) as u64;
+        let all = report.values.len();
         let values = report.values.into_iter().take(limit);
-        let values = values
-            .map(|(value, count)| ValueCount { value: serde_json::to_value(value).unwrap_or_default(), count })
-            .collect();
+        let values =
+            values.map(|(value, count)| ValueCount { value: serde_json::to_value(value).unwrap_or_default(), count });
+        let mut bytes = 0;
+        let values: Vec<ValueCount> = values.take_while(|value| within_page(&mut bytes, value)).collect();
+        let more = all.saturating_sub(values.len()) as u64;
         let missing = report.missing + report.without_value;
         Ok((ReportAnswer { count: rows.len(), values, missing, more, without: Vec::new() }, 256 + looked_at))
     }
@@ -411,7 +427,8 @@ impl Broker {
         if let Some(whole) = whole {
             if let Some(filter) = explain {
                 let subject = Document::new(whole.effective.as_value(), &whole.document.classes);
-                answer.explanation = serde_json::to_value(filter.explain(&subject)).ok();
+                let explanation = serde_json::to_value(filter.explain(&subject)).ok();
+                answer.explanation = explanation.filter(|explanation| within_page(&mut 0, explanation));
             }
             answer.facts = hidden.redact(whole.effective.as_value());
             answer.asserted = self.access.asserted().map(str::to_owned).collect();
@@ -426,6 +443,12 @@ impl Broker {
         headers.push("content-type", "application/json");
         self.put_on_queue(&asker.queue, headers, json_bytes(answer), now);
     }
+}
+
+/// Whether one more is within what an answer may hold, so that it fits into a frame of a link. `bytes` counts.
+fn within_page(bytes: &mut usize, more: &impl Serialize) -> bool {
+    *bytes += json_bytes(more).len();
+    *bytes <= PAGE_BYTES
 }
 
 fn unknown(id: NodeId) -> Refusal {

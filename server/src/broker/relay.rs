@@ -63,6 +63,8 @@ impl Broker {
         let Some(from) = self.mesh.neighbour(link).cloned() else { return };
         let Received { head, body, order } = frame;
         match &*head {
+            // A neighbour's policy may still list a broker that ours does not.
+            Head::Direct(direct) if !self.mesh.is_one_of_us(&direct.from) => {}
             Head::Forward(forward) => {
                 let cargo =
                     Cargo { body, expires: lives_until(&forward.load, now), droppable: is_droppable(&forward.load) };
@@ -244,11 +246,8 @@ impl Broker {
     fn cancelled(&mut self, name: &RequestKey, now: Now) {
         if let Some(key) = self.requests.of(name) {
             self.cancel_here(key, now);
-        } else if !self.requests.knows(name) {
-            // The request is still on its way, or in its lane: when it comes, it is over.
-            self.requests.remember(name.clone());
-            self.outcomes.push(name, Happened::Accepted { count: 0, nodes: Vec::new() }, Bytes::new(), now.tick);
-            self.send_outcomes(name, now);
+        } else {
+            self.requests.cancel_early(name.clone());
         }
     }
 

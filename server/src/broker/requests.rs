@@ -18,6 +18,8 @@ pub struct Key(u64);
 
 /// Requests that are remembered when they are over, so that a late copy is not taken for a new one.
 const REMEMBERED: usize = 65_536;
+/// Requests that are cancelled before they come and are remembered: one is soon sent again.
+const EARLY: usize = 1_024;
 
 /// What was asked, by whom, and where answers go.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub struct Held {
     pub frozen: Generation,
     /// Target and scope.
     pub filter: Option<Filter>,
+    /// When it came, monotonic ms: its times count from then.
+    pub since: u64,
 }
 
 /// What a request that came is.
@@ -89,6 +93,8 @@ pub struct Requests {
     deadlines: BTreeSet<(u64, Key)>,
     over: HashSet<RequestKey>,
     over_order: VecDeque<RequestKey>,
+    /// Cancelled before they came: still on their way, or in their lane.
+    early: VecDeque<RequestKey>,
     last: u64,
 }
 
@@ -204,6 +210,22 @@ impl Requests {
             pending.cancelled = true;
             self.deadlines.insert((pending.deadline, key));
         }
+    }
+
+    /// A request is cancelled that has not come yet.
+    pub fn cancel_early(&mut self, key: RequestKey) {
+        if !self.knows(&key) && !self.early.contains(&key) {
+            self.early.push_back(key);
+            if self.early.len() > EARLY {
+                self.early.pop_front();
+            }
+        }
+    }
+
+    /// Whether a request that comes now was cancelled before.
+    pub fn take_early(&mut self, key: &RequestKey) -> bool {
+        let place = self.early.iter().position(|early| early == key);
+        place.is_some_and(|place| self.early.remove(place).is_some())
     }
 
     /// Requests that wait for this row.

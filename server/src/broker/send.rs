@@ -7,7 +7,7 @@ use super::access::User;
 use super::asks::Asked as Asking;
 use super::deliver::{Fanout, Preparing};
 use super::event::{Now, Purpose, Sent, SessionId, Target, Terms};
-use super::mesh::{Asked, Cargo};
+use super::mesh::{Asked, Audience, Cargo};
 use super::note::{Note, Weight};
 use super::sessions::Permit;
 use muster_protocol::destination::{Destination, Kind};
@@ -110,6 +110,7 @@ impl Broker {
         let module = sent.destination.as_action().map(|(_, module, _)| module);
         let asked = Asked { nodes: true, target: filter.as_ref(), module, also_gone: false };
         let audience = self.mesh.audience(Some(&sent.destination), asked, now.tick);
+        let audience = Broker::as_seen_by(&user, audience);
         if !self.mesh.has_room(&audience.to) {
             return Err(Refusal::new(Code::Busy, "a link to another broker is full; try again in a second"));
         }
@@ -151,6 +152,8 @@ impl Broker {
         if let Some(session) = self.sessions.get_mut(caller) {
             session.in_flight += 1;
         }
+        // Where nobody matches here, and nobody else is asked, the end comes at once.
+        self.say_missing(serial, now);
         let body = sent.body.clone();
         let preparing = Preparing { key, user: user.clone(), sent: Box::new(sent), terms, hold };
         let fanout = match self.prepare(preparing, now) {
@@ -164,10 +167,17 @@ impl Broker {
         self.note(if missing > 0 { note.with("without", missing) } else { note });
         let expires = Some(now.tick.saturating_add(terms.reply_within));
         self.mesh.forward(to, Load::Prepare((*prepare).clone()), Cargo { body, expires, droppable: false }, now.tick);
-        self.say_missing(serial, now);
         self.decide(serial, now);
         self.finish(serial, now);
         Ok(fanout)
+    }
+
+    /// How many nodes a broker has in all is nothing for a user with a scope.
+    pub(super) fn as_seen_by(user: &User, mut audience: Audience) -> Audience {
+        if user.scope.is_some() {
+            audience.without.iter_mut().for_each(|missing| missing.nodes = None);
+        }
+        audience
     }
 
     /// A SEND to a reply queue: an answer of a node that was asked, or any message if no request uses the queue.

@@ -1,8 +1,8 @@
 //! How does state spread? Each record is flooded once over each link; on link-up both sides fill each other's gaps.
 
-use super::Mesh;
 use super::interest::Absorbed;
 use super::topology::Taken;
+use super::{Mesh, STRANGER};
 use crate::broker::event::LinkId;
 use crate::broker::note::{Note, Weight};
 use muster_protocol::link::{Digest, Have, Head, LinkState, Record, Summary, Want};
@@ -79,7 +79,7 @@ impl Mesh {
             return true;
         }
         let text = format!("{from} passes on the state of {origin}, which is not in the broker list");
-        if self.alarms.insert(format!("stranger {origin}"), text).is_none() {
+        if self.alarms.insert(format!("{STRANGER}{origin}"), text).is_none() {
             self.notes.push(
                 Note::new(Weight::Warning, "state of a broker that is not in the list")
                     .with("broker", origin)

@@ -34,6 +34,9 @@ use topology::Topology;
 /// computed at once.
 const SETTLE: u64 = 20;
 
+/// What the alarms about brokers that are not in the list begin with.
+const STRANGER: &str = "stranger ";
+
 /// How long after a broker can be reached (again) what is known of it may be out of date, ms: until then nothing is ruled out.
 const FRESH: u64 = 2_000;
 
@@ -213,6 +216,9 @@ impl Mesh {
         self.summaries.retain(wanted);
         self.seen.retain(wanted);
         self.lost.retain(|name, _| wanted(name));
+        self.found.retain(|name, _| wanted(name));
+        // The list was mended, or they come again.
+        self.alarms.retain(|about, _| !about.starts_with(STRANGER));
         if forgotten {
             self.compute(now);
         }
@@ -342,8 +348,9 @@ impl Mesh {
         verdict == Verdict::First && forward.to.contains(&self.me)
     }
 
-    /// Our own come back as floods where a neighbour sees another topology: they are passed on too.
-    fn is_one_of_us(&self, origin: &BrokerName) -> bool {
+    /// Whether what a broker began is taken. Our own come back as floods where a neighbour sees another topology: they are
+    /// passed on too.
+    pub fn is_one_of_us(&self, origin: &BrokerName) -> bool {
         *origin == self.me || self.list.contains(origin)
     }
 

@@ -407,6 +407,11 @@ impl Departed {
     }
 }
 
+/// Bytes of one node's display facts. An agent reports them as it likes, and hundreds of nodes stand in one frame of a link.
+const DISPLAY_MOST: usize = 2_048;
+/// Bytes of one of them.
+const VALUE_MOST: usize = 256;
+
 /// Display facts as a JSON object, without those that `hides` says: at, below or above a hidden fact, so that no object brings one along.
 pub fn shown(display: &[(Path, Value)], hides: impl Fn(&Path) -> bool) -> Map<String, Value> {
     display.iter().filter(|(path, _)| !hides(path)).map(|(path, value)| (path.to_string(), value.clone())).collect()
@@ -461,5 +466,28 @@ fn described<'a>(effective: &'a Facts, document: &'a NodeDocument) -> Described<
 }
 
 fn display(policy: &Policy, effective: &Facts) -> Vec<(Path, Value)> {
-    policy.display().iter().filter_map(|path| Some((path.clone(), effective.get(path)?.clone()))).collect()
+    let mut left = DISPLAY_MOST;
+    let mut shown = Vec::new();
+    for path in policy.display() {
+        let Some(value) = effective.get(path).and_then(short) else { continue };
+        let bytes = path.to_string().len() + value.to_string().len();
+        if bytes > left {
+            break;
+        }
+        left -= bytes;
+        shown.push((path.clone(), value));
+    }
+    shown
+}
+
+/// A long text is cut; of a long list or object nothing is shown.
+fn short(value: &Value) -> Option<Value> {
+    match value {
+        Value::String(text) if text.len() > VALUE_MOST => {
+            let end = (0..=VALUE_MOST).rev().find(|end| text.is_char_boundary(*end))?;
+            Some(Value::String(format!("{}…", text.get(..end)?)))
+        }
+        Value::Array(_) | Value::Object(_) if value.to_string().len() > VALUE_MOST => None,
+        _ => Some(value.clone()),
+    }
 }

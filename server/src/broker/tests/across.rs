@@ -4,8 +4,8 @@ use super::*;
 use crate::broker::event::{LinkId, LinkOpened};
 use crate::broker::mesh::lanes::{Item as Frames, LinkReader, lanes};
 use crate::links::receive;
-use bytes::Bytes;
-use muster_protocol::link::{Head, Hello, Load, Neighbour, Word};
+use bytes::{Bytes, BytesMut};
+use muster_protocol::link::{Head, Hello, Load, Neighbour, Word, codec};
 use muster_protocol::message::BrokerName;
 
 const NAMES: [&str; 3] = ["noc1", "dc1", "dc2"];
@@ -111,7 +111,8 @@ impl Star {
                         Frames::Data(freight) => (freight.head, freight.body),
                         Frames::Close(_) => continue,
                     };
-                    if (self.lost)(&head) {
+                    let is_sent = codec::encode(&head, &mut BytesMut::new()).is_ok();
+                    if !is_sent || (self.lost)(&head) {
                         continue;
                     }
                     self.houses[to].handle(arrives(link, NAMES[to], ((*head).clone(), body)));
@@ -206,7 +207,7 @@ fn what_was_cancelled_before_it_arrived_is_not_delivered_by_a_second_asking() {
     star.cancel(noc);
     star.pass(4_000);
     assert_eq!(star.requests_got(1, agent), 0);
-    assert_eq!(star.done(noc), json!({"states": {}}));
+    assert_eq!(star.done(noc), json!({"states": {"cancelled": 1}}));
 }
 
 #[test]
@@ -287,4 +288,125 @@ fn a_cancel_in_the_middle_of_a_fan_out_stops_it() {
     assert!((1..700).contains(&got), "{got}");
     star.pass(6_000);
     assert_eq!(star.done(noc), json!({"states": {"cancelled": 700}}));
+}
+
+/// What agents report is theirs: however long, it must not keep what concerns others from a link.
+#[test]
+fn long_display_facts_of_some_agents_fit_into_a_frame() {
+    let mut star = Star::new();
+    let long = |number: u8| format!("{number}{}", "ä".repeat(60_000));
+    for number in 1..13 {
+        star.houses[1].agent(
+            "node-acme",
+            number,
+            json!({"os": {"family": long(number)}, "deep": {"text": long(number)}}),
+        );
+    }
+    star.pass(3_000);
+    let noc = star.houses[0].open("noc");
+    star.ask(noc, &[]);
+    let got = star.houses[0].take(noc);
+    let named = got.iter().find(|got| got.event() == "accepted" && nodes_in(got) > 0).expect("its nodes");
+    assert_eq!(nodes_in(named), 12);
+    for (what, body) in [
+        ("find", json!({"facts": ["deep", "deep.text"]})),
+        ("report", json!({"fact": "os.family"})),
+        ("node", json!({"node": node_id(1), "explain": "deep.text=x and os.family=y and os.family~z"})),
+    ] {
+        let mut frame = send(&format!("/muster/{what}")).header("muster-request", "q");
+        frame = frame.header("reply-to", "/temp-queue/me");
+        if what != "node" {
+            frame = frame.header("muster-target", "all");
+        }
+        star.houses[0].frame(noc, frame.with_body(body.to_string()));
+        star.pass(3_500);
+        let got = star.houses[0].take(noc);
+        let answer = got.iter().find(|got| got.event() == "answer").unwrap_or_else(|| panic!("{what}: {got:?}"));
+        assert!(answer.json().get("without").is_none(), "{what}");
+    }
+}
+
+/// How many nodes there are in all is hidden from whoever has a scope.
+#[test]
+fn a_scope_hides_how_many_nodes_a_missing_broker_had() {
+    let mut star = Star::new();
+    star.agents(1, 1..4);
+    let callers = ["noc", "acme"].map(|user| star.houses[0].open(user));
+    star.cut(1);
+    for (caller, nodes) in callers.into_iter().zip([json!(3), Value::Null]) {
+        star.houses[0].request(caller, "/topic/prod.node.ping", "os.family=x", &[]);
+        star.pass(100);
+        let missing = &star.done(caller)["without"][0];
+        assert_eq!((&missing["broker"], &missing["nodes"]), (&json!("dc1"), &nodes));
+        let found = star.houses[0].query(caller, "find", "os.family=x", json!({})).json();
+        assert_eq!(found["without"][0]["nodes"], nodes);
+        let mesh = star.houses[0].query(caller, "mesh", "", json!({})).json();
+        let dc1 = mesh["brokers"].as_array().and_then(|all| all.iter().find(|broker| broker["name"] == "dc1"));
+        assert_eq!(dc1.map(|dc1| &dc1["nodes"]).unwrap_or(&Value::Null), &nodes);
+    }
+}
+
+#[test]
+fn questions_that_wait_for_a_silent_broker_are_bounded() {
+    let mut star = Star::new();
+    star.agents(1, 1..2);
+    let noc = star.houses[0].open("noc");
+    star.lost = |head| matches!(head, Head::Direct(_));
+    for _ in 0..3 {
+        let frame = send("/muster/find").header("muster-request", "q").header("reply-to", "/temp-queue/me");
+        star.houses[0].frame(noc, frame.header("muster-target", "all").with_body("{}"));
+    }
+    let got = star.houses[0].take(noc);
+    assert_eq!(got.iter().map(|got| got.header("muster-code")).collect::<Vec<_>>(), ["limit"]);
+    star.pass(4_000);
+    assert_eq!(star.houses[0].events(noc), ["answer", "answer"]);
+}
+
+/// Nobody matches here, and nobody else can be asked: still every broker that is missing is named by an event of its own.
+#[test]
+fn who_cannot_be_asked_is_named_before_the_end() {
+    let mut star = Star::new();
+    star.cut(1);
+    let noc = star.houses[0].open("noc");
+    star.ask(noc, &[]);
+    let events = star.houses[0].events(noc);
+    let end = events.len() - 1;
+    assert_eq!(events.iter().position(|event| event == "done"), Some(end), "{events:?}");
+    assert!(events[..end].contains(&"missing".to_owned()), "{events:?}");
+}
+
+/// The guard waits for dc2; meanwhile dc1 gets another policy.
+fn held(star: &mut Star) -> (u64, u64) {
+    let agent = star.agents(1, 1..2)[0];
+    star.agents(2, 5..6);
+    let noc = star.houses[0].open("noc");
+    star.lost = |head| is_report(head) && matches!(head, Head::Direct(direct) if direct.from.as_str() == "dc2");
+    star.ask(noc, &[("muster-max-targets", "2"), ("muster-start-within", "9000"), ("muster-reply-within", "9000")]);
+    assert_eq!(star.requests_got(1, agent), 0);
+    star.pass(900);
+    star.lost = nothing;
+    (noc, agent)
+}
+
+#[test]
+fn what_the_policy_takes_away_before_the_commit_is_not_delivered() {
+    let mut star = Star::new();
+    let (noc, agent) = held(&mut star);
+    let text = text().replace(r#"write = ["noc", "noc-acme"]"#, r#"write = ["noc-acme"]"#);
+    star.houses[1].handle(Event::Policy(policy(&text)));
+    star.pass(2_000);
+    assert_eq!(star.requests_got(1, agent), 0);
+    let lost = star.houses[0].take(noc);
+    let lost = lost.iter().find(|got| got.event() == "lost").unwrap_or_else(|| panic!("{lost:?}"));
+    assert!(lost.json()["reason"].as_str().is_some_and(|reason| reason.contains("policy")));
+}
+
+#[test]
+fn the_wait_for_a_guard_is_part_of_the_times() {
+    let mut star = Star::new();
+    let (_, agent) = held(&mut star);
+    star.pass(2_000);
+    let got = star.houses[1].take(agent).remove(0);
+    let left: u64 = got.header("muster-start-within").parse().expect("a number");
+    assert!(left <= 8_100, "{left}");
 }
