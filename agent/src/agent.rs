@@ -1,7 +1,7 @@
 //! What does the agent do all day? Connect, register, answer, repeat; it never gives up, and `status.json` says why it waits.
 
 use crate::answer::Desk;
-use crate::config::{Config, ConfigError};
+use crate::config::{BrokerOrder, Config, ConfigError};
 use crate::duplicates::Duplicates;
 use crate::facts::Sources;
 use crate::identity::{Identity, IdentityError};
@@ -108,14 +108,22 @@ pub async fn run(config: Config, mut stop: Stop) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Tries the brokers, from a random one on, until one has taken us and the session has ended; else gives the last failure,
+/// Each broker once: as they are listed, or from a random one on.
+fn in_order(brokers: &[Address], order: BrokerOrder, random: u32) -> impl Iterator<Item = &Address> {
+    let first = match order {
+        BrokerOrder::Random => random as usize % brokers.len().max(1),
+        BrokerOrder::Listed => 0,
+    };
+    brokers.iter().cycle().skip(first).take(brokers.len())
+}
+
+/// Tries the brokers in their order until one has taken us and the session has ended; else gives the last failure,
 /// with the shortest time that any broker asked for.
 async fn pass(desk: &Arc<Desk>, identity: &mut Identity, back_off: &mut BackOff, stop: &mut Stop) -> End {
-    let brokers = &desk.config.brokers;
-    let first = rand::random_range(0..brokers.len());
+    let config = &desk.config;
     let mut last = End::Stopped;
     let mut shortest: Option<Duration> = None;
-    for address in brokers.iter().cycle().skip(first).take(brokers.len()) {
+    for address in in_order(&config.brokers, config.broker_order, rand::random()) {
         desk.status.change(|report| {
             report.enter(State::Connecting);
             report.broker = Some(address.to_string());

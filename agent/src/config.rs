@@ -22,6 +22,9 @@ pub struct Config {
     /// Where brokers listen; at least one.
     #[serde(deserialize_with = "brokers")]
     pub brokers: Vec<Address>,
+    /// Which of them is tried first.
+    #[serde(default)]
+    pub broker_order: BrokerOrder,
     /// The user to log in as.
     #[serde(deserialize_with = "user")]
     pub user: String,
@@ -53,6 +56,17 @@ pub struct Config {
     /// How to log.
     #[serde(default)]
     pub log: LogConfig,
+}
+
+/// In which order brokers are tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerOrder {
+    /// From a random one on: a fleet spreads over all of them.
+    #[default]
+    Random,
+    /// As they are listed: the first is the near one, the others are for when it cannot be reached.
+    Listed,
 }
 
 /// Section `[facts]`.

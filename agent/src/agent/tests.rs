@@ -391,3 +391,18 @@ async fn with_no_broker_there_it_keeps_trying_and_its_status_says_why() {
     task.await.expect("no panic").expect("a clean end");
     assert_eq!(read()["state"], "stopped");
 }
+
+#[test]
+fn brokers_are_tried_as_listed_or_from_a_random_one_on_and_each_once() {
+    let brokers: Vec<Address> = ["near", "far", "farther"].map(|name| name.parse().expect("an address")).into();
+    let tried = |order, random| -> Vec<String> {
+        in_order(&brokers, order, random).map(|address| address.host().to_owned()).collect()
+    };
+    for random in 0..6 {
+        assert_eq!(tried(BrokerOrder::Listed, random), ["near", "far", "farther"]);
+    }
+    assert_eq!(tried(BrokerOrder::Random, 4), ["far", "farther", "near"]);
+    let first: std::collections::BTreeSet<String> =
+        (0..6).map(|random| tried(BrokerOrder::Random, random)[0].clone()).collect();
+    assert_eq!(first.len(), 3, "every broker comes first at times");
+}

@@ -76,15 +76,17 @@ pub(super) fn agent_toml(seats: &[Seat], user: &str, datacenter: Option<&str>) -
     };
     let others = seats.iter().enumerate().filter(|(place, _)| *place != near).map(|(_, seat)| seat);
     let brokers = brokers(seats.get(near).into_iter().chain(others).map(|seat| &seat.stomp));
+    // With several brokers the first one is near: what happens in a data center stays there.
+    let order = if seats.len() > 1 { "broker-order = \"listed\"\n" } else { "" };
     format!(
         "# An agent that logs in as {user}. Relative paths are taken from the directory of this file.\n\
-         {brokers}\nuser = \"{user}\"\npassword-file = \"../passwords/{user}\"\nca = \"../ca.pem\"\n\
+         {brokers}\n{order}user = \"{user}\"\npassword-file = \"../passwords/{user}\"\nca = \"../ca.pem\"\n\
          state-dir = \"state/{user}\"\n"
     )
 }
 
 pub(super) fn operator_toml(seats: &[Seat]) -> String {
-    let brokers = brokers(seats.first().into_iter().map(|seat| &seat.stomp));
+    let brokers = brokers(seats.iter().map(|seat| &seat.stomp));
     format!(
         "# An operator: alice is in group noc. For bob, who is in noc-acme, and admin change the two lines about the user.\n\
          {brokers}\nuser = \"alice\"\npassword-file = \"passwords/alice\"\nca = \"ca.pem\"\ncollective = \"prod\"\n",
