@@ -168,20 +168,24 @@ fn workspace() -> PathBuf {
 /// from the environment to play a run again.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
-        let path = entry.expect("an entry").path();
-        if path.file_stem().is_some_and(|s| s == "simulation") {
-            continue;
-        }
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|e| e == "rs") && path.file_stem().is_none_or(|s| s != "tests") {
-            found.push(path);
-        }
-    }
+    collect(folder, &mut found);
     assert!(!found.is_empty(), "{}: no sources", folder.display());
     found.sort();
     found
+}
+
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+        let path = entry.expect("an entry").path();
+        if path.file_stem().is_some_and(|stem| stem == "simulation" || stem == "tests") {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
 }
 
 /// How many `super::` lead from a file to `broker` itself: 0 in `broker/mod.rs`, 1 in `broker/send.rs`.

@@ -258,7 +258,7 @@ fn a_node_that_leaves_before_it_is_named_is_lost_at_once() {
     house.handle_once(Event::Inputs { session: SessionId(noc), inputs: vec![input], ticket: Ticket(None) });
     house.close(agents[699]);
     let got = house.take(noc);
-    let named: usize = got.iter().filter(|got| got.event() == "accepted").map(|got| nodes_in(got)).sum();
+    let named: usize = got.iter().filter(|got| got.event() == "accepted").map(nodes_in).sum();
     assert_eq!(named, 700);
     assert_eq!(got.iter().filter(|got| got.event() == "lost").count(), 1);
 }
