@@ -414,9 +414,9 @@ impl Ask {
         self.parts.get(broker).is_some_and(|part| !part.is_over() && part.heard > 0 && part.instance != instance)
     }
 
-    /// Every broker has said how many targets it has, or is given up: a guard can be decided.
+    /// Every broker has named its targets, or is given up: a guard can be decided. Only then is it known whom two have named.
     pub fn is_counted(&self) -> bool {
-        self.parts.values().all(|part| part.given_up || part.count.is_some())
+        self.parts.values().all(|part| part.given_up || part.count.is_some_and(|count| part.named >= count))
     }
 
     fn is_over(&self) -> bool {
@@ -494,3 +494,6 @@ pub enum Hears {
     /// Nothing is awaited of this broker.
     Nothing,
 }
+
+#[cfg(test)]
+mod tests;

@@ -345,3 +345,6 @@ fn one_node(answers: Vec<(BrokerName, Said)>, node: NodeId, without: Vec<Missing
         None => Gathered::NoSuchNode(node, without),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,10 @@ impl Broker {
     /// Nodes have connected to another broker: an older session here has moved.
     pub(super) fn present_elsewhere(&mut self, from: &BrokerName, present: &Present, now: Now) {
         for (id, number) in &present.nodes {
-            let Some(node) = self.nodes.row(id).and_then(|row| self.nodes.get(row)) else { continue };
+            let Some(node) = self.nodes.row(id).and_then(|row| self.nodes.get(row)) else {
+                self.nodes.is_elsewhere(*id);
+                continue;
+            };
             let (ours, session) = (node.number, node.session);
             if !is_older(node, *number, from, self.mesh.me()) {
                 // Theirs is the one that has to go: they may have heard of ours before it came.
@@ -115,6 +118,7 @@ impl Broker {
                 self.counters.moved += 1;
                 let text = format!("node {id} has connected again at {from}");
                 self.close(session, Some(Refusal::new(Code::Moved, text)), "moved", now);
+                self.nodes.is_elsewhere(*id);
             }
         }
         self.say(from, Word::Noted(Noted { upto: present.upto }), Bytes::new(), now);

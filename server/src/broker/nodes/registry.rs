@@ -357,6 +357,14 @@ impl Nodes {
         self.registering
     }
 
+    /// A node that is gone here has connected to another broker: it is gone no more.
+    pub fn is_elsewhere(&mut self, id: NodeId) {
+        if self.gone_rows.contains_key(&id) {
+            self.changes += 1;
+            self.forget_gone(id);
+        }
+    }
+
     /// Nodes that are remembered as gone.
     pub fn gone(&self) -> usize {
         self.gone.len()

@@ -410,3 +410,18 @@ fn the_wait_for_a_guard_is_part_of_the_times() {
     let left: u64 = got.header("muster-start-within").parse().expect("a number");
     assert!(left <= 8_100, "{left}");
 }
+
+#[test]
+fn a_node_that_has_moved_is_not_gone() {
+    let mut star = Star::new();
+    star.agents(1, 1..3);
+    let again = star.houses[2].connect("node-acme", 1, 2);
+    star.houses[2].register(again, json!({}));
+    star.pass(3_000);
+    let noc = star.houses[0].open("noc");
+    let frame = send("/muster/find").header("muster-request", "q").header("reply-to", "/temp-queue/me");
+    star.houses[0].frame(noc, frame.header("muster-target", "all").with_body("{}"));
+    star.pass(100);
+    let found = star.houses[0].take(noc).remove(0).json();
+    assert_eq!((&found["count"], found.get("gone")), (&json!(2), None), "{found}");
+}
