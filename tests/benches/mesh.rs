@@ -220,7 +220,7 @@ fn single_requests(mesh: &Mesh, table: &mut Table) {
         }
     }
     for (hops, took) in took.iter().enumerate() {
-        times(table, format!("request to one node over {hops} hops, median of {SINGLE}"), took);
+        times(table, format!("request to one node, hops {hops}, median of {SINGLE}"), took);
     }
 }
 
@@ -238,8 +238,7 @@ fn crowd_requests(mesh: &Mesh, table: &mut Table) {
         }
     }
     for ((.., hops), took) in ways.iter().zip(&took) {
-        let what =
-            format!("request to {CROWD} nodes at a broker {hops} hops away, last reply, median of {CROWD_ROUNDS}");
+        let what = format!("request to {CROWD} nodes at one broker, hops {hops}, last reply, median of {CROWD_ROUNDS}");
         times(table, what, took);
     }
 }
@@ -254,7 +253,7 @@ fn link_bytes(mesh: &Mesh, table: &mut Table) {
         let after = mesh.carried();
         let [out, back] = [0, 1].map(|side| (after[side] - before[side]) as f64 / COUNTED as f64 / nodes as f64);
         table.row(
-            format!("link bytes of a request to {nodes}, per node, {BODY}-byte arguments and answers"),
+            format!("link bytes before TLS of a request to {nodes}, per node, {BODY}-byte arguments and answers"),
             format!("{:.0} there, {:.0} back", out, back),
         );
     }
