@@ -73,6 +73,8 @@ codes! {
     UnexpectedTargets = "unexpected-targets", "Look at the count and correct the expectation or the target.";
     /// A guard was to hold over the whole mesh, and some brokers did not answer; nothing was delivered.
     Partial = "partial", "Wait until the named brokers are back, or allow a partial count (muster-allow-partial: true).";
+    /// The caller cancelled the request before it was delivered to anybody.
+    Cancelled = "cancelled", "Nothing: that is what was asked for.";
     /// The caller already has a request with this id under way.
     DuplicateRequest = "duplicate-request", "Use a new request id.";
     /// Nothing is known of that request.

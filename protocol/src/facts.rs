@@ -96,12 +96,17 @@ impl Facts {
 
     /// The value at a path, through objects only; a list is found whole.
     pub fn get(&self, path: &Path) -> Option<&Value> {
-        path.segments().try_fold(self.as_value(), |value, name| value.as_object()?.get(name))
+        path.find_in(self.as_value())
     }
 
     /// The document as JSON, always an object.
     pub fn as_value(&self) -> &Value {
         &self.0
+    }
+
+    /// The same, shared.
+    pub fn shared(&self) -> Arc<Value> {
+        self.0.clone()
     }
 
     /// Hexadecimal SHA-256 of the canonical JSON: what a delta names as its base.

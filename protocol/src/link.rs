@@ -296,9 +296,30 @@ pub enum Load {
     Abort(Serial),
     /// Tell the nodes that have not answered to stop.
     Cancel(Serial),
-    /// A load that this version does not know: relayed, not acted on.
+    /// A node has come, gone or changed: for those who subscribe to registrations.
+    Announce(Box<Announce>),
+    /// A load that this version does not know: relayed without its content, not acted on.
     #[serde(other)]
     Unknown,
+}
+
+/// A node that has come, gone or changed. Each broker shows it as its own policy says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Announce {
+    /// `registered`, `changed` or `gone`.
+    pub event: String,
+    /// Which.
+    pub node: NodeId,
+    /// The topic: `/topic/COLLECTIVE.registration`.
+    pub destination: String,
+    /// Why it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Effective facts, by which scopes decide who hears of it.
+    pub facts: Arc<Value>,
+    /// Classes.
+    #[serde(default)]
+    pub classes: BTreeSet<String>,
 }
 
 impl Load {
@@ -307,6 +328,7 @@ impl Load {
         match self {
             Load::Message(letter) => Some(&letter.destination),
             Load::Prepare(prepare) => Some(&prepare.letter.destination),
+            Load::Announce(announce) => Some(&announce.destination),
             Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => None,
         }
     }

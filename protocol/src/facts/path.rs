@@ -47,6 +47,11 @@ impl Path {
         any.then(|| Path(joined.into()))
     }
 
+    /// The value at this path of a document, through objects only; a list is found whole.
+    pub fn find_in<'a>(&self, document: &'a serde_json::Value) -> Option<&'a serde_json::Value> {
+        self.segments().try_fold(document, |value, name| value.as_object()?.get(name))
+    }
+
     /// The names from the outermost to the innermost.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split(SEPARATOR)

@@ -160,6 +160,19 @@ fn letter() -> impl Strategy<Value = Letter> {
     )
 }
 
+fn announce() -> impl Strategy<Value = Announce> {
+    (node(), text(), text(), option::of(text()), value(), btree_set(text(), 0..3)).prop_map(
+        |(node, event, destination, reason, facts, classes)| Announce {
+            event,
+            node,
+            destination,
+            reason,
+            facts: Arc::new(facts),
+            classes,
+        },
+    )
+}
+
 fn forward() -> impl Strategy<Value = Forward> {
     let serial = || any::<u64>().prop_map(|serial| Serial { serial });
     let prepare = (letter(), any::<[u64; 3]>(), any::<[bool; 2]>()).prop_map(
@@ -178,6 +191,7 @@ fn forward() -> impl Strategy<Value = Forward> {
         serial().prop_map(Load::Commit),
         serial().prop_map(Load::Abort),
         serial().prop_map(Load::Cancel),
+        announce().prop_map(|announce| Load::Announce(Box::new(announce))),
         Just(Load::Unknown),
     ];
     (broker(), any::<([u64; 3], bool, u8)>(), vec(broker(), 0..4), load).prop_map(

@@ -237,7 +237,7 @@ impl Broker {
         if ask.held.is_some() {
             // Nothing was delivered yet, and nothing will be.
             let text = "cancelled before it was delivered";
-            self.refuse_ask(serial, &Refusal::new(Code::NoSuchRequest, text), count, now);
+            self.refuse_ask(serial, &Refusal::new(Code::Cancelled, text), count, now);
             return Ok(count);
         }
         if !std::mem::replace(&mut ask.cancelled, true) {

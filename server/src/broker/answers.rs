@@ -3,6 +3,7 @@
 use super::Broker;
 use super::access::{Right, User};
 use super::event::{Answer, Now, Sent, SessionId};
+use super::mesh::{Asked, Cargo};
 use super::nodes::{Node, Whole, shown};
 use super::note::{Note, Weight};
 use super::outbox::Message;
@@ -12,21 +13,15 @@ use bytes::Bytes;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::Refusal;
 use muster_protocol::frame::Headers;
-use muster_protocol::link::{Happened, RequestKey, Word};
-use muster_protocol::message::{NodeId, RequestId, header};
+use muster_protocol::link::{Announce, Happened, Load, RequestKey, Word};
+use muster_protocol::message::{BrokerName, NodeId, RequestId, header};
 use muster_protocol::request::{CHUNK, Event, State};
 use serde::Serialize;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// How long cancelled nodes may take to confirm, ms.
 const CANCEL_CONFIRM: u64 = 5_000;
-
-/// A node whose coming, going or change is told.
-pub(super) struct Announced {
-    pub(super) id: NodeId,
-    pub(super) collective: Arc<str>,
-    pub(super) whole: Whole,
-}
 
 impl Broker {
     /// A node's word on a request. Who was not asked, or has answered, is not heard: the agent cannot know that the asker has left.
@@ -215,24 +210,54 @@ impl Broker {
         shown(node, |path| hidden.touches(path))
     }
 
-    /// Tells the subscribers of `COLLECTIVE.registration`, each as its scope and hidden facts allow.
-    pub(super) fn announce(&mut self, what: &str, node: &Announced, reason: Option<&str>, now: Now) {
-        let Ok(destination) = Destination::parse(&format!("/topic/{}.registration", node.collective)) else { return };
-        let readers = self.access.granted(Right::Read, &destination);
-        for to in self.subscriptions.of(&destination) {
+    /// Tells the subscribers of `COLLECTIVE.registration`, here and at the brokers that have some, of a node of this broker.
+    pub(super) fn announce(&mut self, event: &str, node: (NodeId, &str), whole: Whole, reason: Option<&str>, now: Now) {
+        let (node, collective) = node;
+        let Ok(destination) = Destination::parse(&format!("/topic/{collective}.registration")) else { return };
+        let announce = Announce {
+            event: event.to_owned(),
+            node,
+            destination: destination.to_string(),
+            reason: reason.map(str::to_owned),
+            facts: whole.effective.shared(),
+            classes: whole.document.classes,
+        };
+        let me = self.mesh.me().clone();
+        self.announce_here(&me, &destination, &announce, now);
+        let audience = self.mesh.audience(Some(&destination), Asked::default(), now.tick);
+        if !audience.to.is_empty() {
+            let cargo = Cargo { body: Bytes::new(), expires: None, droppable: true };
+            self.mesh.forward(audience.to, Load::Announce(Box::new(announce)), cargo, now.tick);
+        }
+    }
+
+    /// Tells the subscribers here of a node of any broker, each as its scope and hidden facts allow.
+    pub(super) fn announce_here(
+        &mut self,
+        origin: &BrokerName,
+        destination: &Destination,
+        announce: &Announce,
+        now: Now,
+    ) {
+        let readers = self.access.granted(Right::Read, destination);
+        for to in self.subscriptions.of(destination) {
             let Some(user) = self.sessions.get(to).map(|s| s.user.clone()) else { continue };
-            let (facts, classes) = (&node.whole.effective, &node.whole.document.classes);
             // An event is about one node: it is shown only where a find would show that node.
-            if user.scope.as_ref().is_some_and(|scope| !scope.matches(facts.as_value(), classes)) {
+            if user.scope.as_ref().is_some_and(|scope| !scope.matches(&announce.facts, &announce.classes)) {
                 continue;
             }
             let hidden = self.access.hidden(&user);
             let paths = self.access.display().iter().filter(|path| !hidden.touches(path));
-            let display: serde_json::Map<String, serde_json::Value> =
-                paths.filter_map(|path| Some((path.to_string(), facts.get(path)?.clone()))).collect();
-            let body = serde_json::json!({ "event": what, "node": node.id, "display": display, "reason": reason });
+            let display: serde_json::Map<String, Value> =
+                paths.filter_map(|path| Some((path.to_string(), path.find_in(&announce.facts)?.clone()))).collect();
+            let body = serde_json::json!({
+                "event": announce.event,
+                "node": announce.node,
+                "display": display,
+                "reason": announce.reason,
+            });
             let mut headers = Headers::new();
-            headers.push(header::ORIGIN, self.mesh.me().as_str());
+            headers.push(header::ORIGIN, origin.as_str());
             headers.push("content-type", "application/json");
             let message = Message {
                 destination: destination.to_string(),
@@ -241,7 +266,7 @@ impl Broker {
                 expires: None,
                 answer_on: None,
             };
-            let permit = Permit::Topic { destination: &destination, readers: &readers };
+            let permit = Permit::Topic { destination, readers: &readers };
             self.hand(to, &Arc::new(message), permit, now);
         }
     }

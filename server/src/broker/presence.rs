@@ -1,7 +1,6 @@
 //! Who comes, stays and goes? Sessions and their subscriptions, from the login to the last table that forgets them.
 
 use super::access::{Policy, User};
-use super::answers::Announced;
 use super::event::{Now, Opened, SessionId, Subscribed};
 use super::note::{Note, Weight};
 use super::outbox::Item;
@@ -187,12 +186,7 @@ impl Broker {
             self.lose(row, reason, now);
             let policy = self.access.clone();
             if let Some((node, Some(whole))) = self.nodes.disconnect(row, reason, &policy, now) {
-                self.announce(
-                    "gone",
-                    &Announced { id: node.id, collective: node.collective, whole },
-                    Some(reason),
-                    now,
-                );
+                self.announce("gone", (node.id, &node.collective), whole, Some(reason), now);
             }
         }
     }

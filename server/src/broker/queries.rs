@@ -4,7 +4,7 @@
 
 use super::Broker;
 use super::access::User;
-use super::answers::{Announced, event_headers, json_bytes};
+use super::answers::{event_headers, json_bytes};
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
 use super::inquiries::{Asker, Due, Gather, Gathered};
 use super::mesh::Asked;
@@ -254,10 +254,10 @@ impl Broker {
         if before.as_deref() != Some(registration.hash.as_str()) {
             let Some(node) = self.nodes.get(row) else { return Ok(1) };
             let whole = Whole { document: NodeDocument::clone(&registration.document), effective };
-            let node = Announced { id: node.id, collective: node.collective.clone(), whole };
+            let (node, collective) = (node.id, node.collective.clone());
             let what = if first { "registered" } else { "changed" };
-            self.announce(what, &node, None, now);
-            self.note(Note::new(Weight::Detail, "facts accepted").with("node", node.id).with("event", what));
+            self.announce(what, (node, &collective), whole, None, now);
+            self.note(Note::new(Weight::Detail, "facts accepted").with("node", node).with("event", what));
         }
         // A document costs about as much as a slice of deliveries.
         Ok(64)

@@ -6,6 +6,7 @@ use super::mesh::Cargo;
 use super::note::{Note, Weight};
 use super::{Broker, LaneId, Work};
 use bytes::Bytes;
+use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::{Direct, Forward, Gone, Happened, Head, Load, Report, RequestKey, Word};
 use muster_protocol::message::BrokerName;
@@ -99,6 +100,12 @@ impl Broker {
             Load::Commit(serial) => return self.committed(&name(serial.serial)),
             Load::Abort(serial) => return self.aborted(&name(serial.serial)),
             Load::Cancel(serial) => return self.cancelled(&name(serial.serial), now),
+            Load::Announce(announce) => {
+                if let Ok(destination) = Destination::parse(&announce.destination) {
+                    self.announce_here(&forward.origin, &destination, announce, now);
+                }
+                return;
+            }
             Load::Unknown => return,
         };
         let Some(sent) = order else { return };
@@ -323,11 +330,11 @@ fn lives_until(load: &Load, now: Now) -> Option<u64> {
     let within = match load {
         Load::Message(letter) => letter.expires_within,
         Load::Prepare(prepare) => Some(prepare.reply_within),
-        Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => None,
+        Load::Announce(_) | Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => None,
     };
     within.map(|within| now.tick.saturating_add(within))
 }
 
 fn is_droppable(load: &Load) -> bool {
-    matches!(load, Load::Message(_) | Load::Unknown)
+    matches!(load, Load::Message(_) | Load::Announce(_) | Load::Unknown)
 }

@@ -149,6 +149,7 @@ impl Broker {
         let note = Note::new(Weight::Info, "request accepted").with("user", name).with("request", &request);
         let note =
             note.with("destination", &sent.destination).with("dry_run", terms.dry_run).with("brokers", to.len() + 1);
+        self.note(if missing > 0 { note.with("without", missing) } else { note });
         if let Some(session) = self.sessions.get_mut(caller) {
             session.in_flight += 1;
         }
@@ -164,7 +165,6 @@ impl Broker {
             }
         };
         self.counters.requests += 1;
-        self.note(if missing > 0 { note.with("without", missing) } else { note });
         let expires = Some(now.tick.saturating_add(terms.reply_within));
         self.mesh.forward(to, Load::Prepare((*prepare).clone()), Cargo { body, expires, droppable: false }, now.tick);
         self.decide(serial, now);

@@ -1,7 +1,7 @@
 //! Does a message reach every broker that wants it, exactly once, over whatever shape the mesh has?
 
 use muster_tests::cluster::{broker_of, reached};
-use muster_tests::stomp::message;
+use muster_tests::stomp::{message, show};
 use muster_tests::{Account, Cluster, Crew, Listener, Muster, Node, Plan, Stomp, request, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -366,4 +366,41 @@ fn a_message_travels_once_over_each_link_of_its_tree() {
     listeners.iter().for_each(|(_, listener)| listener.until_heard(&body));
     let copies = (sent(&cluster) - before) / 100_000;
     assert_eq!(copies, 3, "copies on the links of a ring of four");
+}
+
+#[test]
+fn registrations_are_told_at_every_broker_redacted_and_scoped() {
+    let cluster = Plan::of(&["noc1", "dc1"]).link("noc1", "dc1").start();
+    let mut all = Stomp::login(&cluster["noc1"], "viewer");
+    all.subscribe("/topic/prod.registration", "1");
+    let mut scoped = Stomp::login(&cluster["noc1"], "acme");
+    scoped.subscribe("/topic/prod.registration", "1");
+    // Until dc1 knows that somebody listens at noc1, it tells only its own.
+    let mut numbers = 10..;
+    until("noc1 hears of nodes at dc1", || {
+        let _probe = Node::register(&cluster["dc1"], "node-beta", numbers.next()?, json!({}));
+        all.next_within(Duration::from_millis(200)).ok().map(|_| ())
+    });
+    let event = |stomp: &mut Stomp, node: &str, event: &str| {
+        let fits = |frame: &muster_protocol::frame::Frame| {
+            let body = muster_tests::stomp::json(frame);
+            (&body["node"], &body["event"]) == (&json!(node), &json!(event))
+        };
+        stomp.wait_for(event, fits)
+    };
+    let acme = Node::register(&cluster["dc1"], "node-acme", 1, json!({ "hostname": "web1.acme.example" }));
+    for stomp in [&mut all, &mut scoped] {
+        let frame = event(stomp, &acme.id, "registered");
+        assert_eq!(frame.headers.get("muster-origin"), Some("dc1"), "{}", show(&frame));
+        assert!(!show(&frame).contains("example"), "a hidden fact: {}", show(&frame));
+    }
+    let beta = Node::register(&cluster["dc1"], "node-beta", 2, json!({}));
+    let (acme_id, beta_id) = (acme.id.clone(), beta.id.clone());
+    beta.stomp.cut();
+    event(&mut all, &beta_id, "gone");
+    acme.stomp.cut();
+    event(&mut all, &acme_id, "gone");
+    // The next that the scoped one hears is of its own node: beta's are not its to know.
+    let frame = scoped.frame();
+    assert_eq!(muster_tests::stomp::json(&frame)["node"], json!(acme_id), "{}", show(&frame));
 }

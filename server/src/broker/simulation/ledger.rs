@@ -397,7 +397,7 @@ impl Call {
         let done = match over {
             Over::Refused { code } if codes.contains(&code.as_str()) => return Ok(()),
             // It was cancelled before its guard was decided.
-            Over::Refused { code } if self.cancelled.is_some() && code == "no-such-request" => return Ok(()),
+            Over::Refused { code } if self.cancelled.is_some() && code == "cancelled" => return Ok(()),
             Over::Refused { code } => return Err(format!("refused as {code}; that may be {codes:?}")),
             Over::Done(_) if !codes.is_empty() => return Err(format!("done, and it is to be refused as {codes:?}")),
             Over::Done(done) => done,
