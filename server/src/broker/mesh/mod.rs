@@ -3,7 +3,9 @@
 //! The algorithm is docs/architecture.md's "The mesh": records are flooded with a seen-set, every broker computes the same trees,
 //! a message follows the tree of its origin; where two brokers see different topologies, it is flooded and deduplicated.
 
+mod audience;
 mod flood;
+mod forward;
 pub mod graph;
 pub mod interest;
 pub mod lanes;
@@ -12,21 +14,18 @@ pub mod routes;
 pub mod seen;
 pub mod summary;
 pub mod topology;
+mod view;
+
+pub use audience::{Asked, Audience};
+pub use forward::Cargo;
 
 use super::note::{Note, Weight};
-use bytes::Bytes;
 use interest::Interests;
-use lanes::{Freight, Full};
-use muster_protocol::destination::Destination;
-use muster_protocol::filter::{Filter, Ternary};
-use muster_protocol::link::{Direct, Forward, Head, Load, MAX_HOPS, Word};
 use muster_protocol::message::BrokerName;
-use muster_protocol::request::{MeshAnswer, MeshBroker, MeshLink, Missing, Reach, Why};
 use neighbours::Neighbours;
 use routes::Routes;
-use seen::{Seen, Verdict};
+use seen::Seen;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use summary::Summaries;
 use topology::Topology;
 
@@ -96,15 +95,6 @@ pub struct Counters {
     pub repeated: u64,
     /// Messages without a way, beyond the hop limit, or that a full link did not take.
     pub dropped: u64,
-}
-
-/// Which brokers a message is for, and of which nothing can be had.
-#[derive(Debug, Default)]
-pub struct Audience {
-    /// These.
-    pub to: Vec<BrokerName>,
-    /// Without these.
-    pub without: Vec<Missing>,
 }
 
 impl Mesh {
@@ -232,189 +222,6 @@ impl Mesh {
         }
     }
 
-    /// Whom a message concerns: brokers that `interested` and whose nodes may match. What a link on the way does not let
-    /// pass, and what there is no way to, is named.
-    pub fn audience(&self, destination: Option<&Destination>, asked: Asked<'_>, now: u64) -> Audience {
-        let mut audience = Audience::default();
-        let text = destination.map(ToString::to_string);
-        for broker in &self.list {
-            let record = self.topology.get(broker);
-            let instance = record.map_or(0, |record| record.instance);
-            let heard = record.is_some();
-            // What was last heard of a broker out of reach says nothing of who is connected to it by now.
-            let reaches = self.reaches(broker);
-            let is_known = reaches && self.found.get(broker).is_none_or(|since| now.saturating_sub(*since) >= FRESH);
-            if is_known && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
-                continue;
-            }
-            if is_known && !self.concerns(broker, instance, &asked) {
-                continue;
-            }
-            let missing = |why, text: String| Missing {
-                broker: broker.to_string(),
-                why,
-                text,
-                nodes: self.summaries.nodes(broker),
-            };
-            if !reaches {
-                let text =
-                    if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
-                audience.without.push(missing(Why::Unreachable, text.to_owned()));
-            } else if text.as_ref().is_some_and(|to| !self.routes.lets_pass(broker, to)) {
-                let text = "a link on the way does not let this destination pass";
-                audience.without.push(missing(Why::Filtered, text.to_owned()));
-            } else {
-                audience.to.push(broker.clone());
-            }
-        }
-        audience
-    }
-
-    fn concerns(&self, broker: &BrokerName, instance: u64, asked: &Asked<'_>) -> bool {
-        let Asked { nodes, target, module, also_gone } = asked;
-        if !*nodes {
-            return true;
-        }
-        if *also_gone && self.summaries.is_restless(broker, instance) {
-            return true;
-        }
-        self.summaries.decide(broker, instance, *target, *module) != Ternary::No
-    }
-
-    /// What is said of a broker that does not answer.
-    pub fn silent(&self, broker: &BrokerName, text: &str) -> Missing {
-        Missing {
-            broker: broker.to_string(),
-            why: Why::Unreachable,
-            text: text.to_owned(),
-            nodes: self.summaries.nodes(broker),
-        }
-    }
-
-    /// Whether the links that lead to these brokers take another request.
-    pub fn has_room(&self, to: &[BrokerName]) -> bool {
-        let hops: BTreeSet<&BrokerName> = to.iter().filter_map(|broker| self.routes.next_hop(broker)).collect();
-        hops.into_iter().filter_map(|hop| self.neighbours.get(hop)).all(|link| link.outbox.has_room())
-    }
-
-    /// Sends a message that begins here to the brokers of a list.
-    pub fn forward(&mut self, to: Vec<BrokerName>, load: Load, cargo: Cargo, now: u64) {
-        if to.is_empty() {
-            return;
-        }
-        self.sequence += 1;
-        self.counters.forwarded += 1;
-        let (origin, instance) = (self.me.clone(), self.instance());
-        self.seen.note(&origin, instance, self.sequence, false);
-        let forward = Forward {
-            origin,
-            instance,
-            sequence: self.sequence,
-            epoch: self.routes.epoch(),
-            flood: false,
-            hops: 1,
-            to: to.into(),
-            load,
-        };
-        self.along_the_tree(forward, &cargo, now);
-    }
-
-    /// A copy that came from a neighbour: passes it on, and says whether it is for this broker and new.
-    pub fn relay(&mut self, from: &BrokerName, forward: &Forward, cargo: &Cargo, now: u64) -> bool {
-        if !self.is_one_of_us(&forward.origin) {
-            self.counters.dropped += 1;
-            return false;
-        }
-        let upgrade = !forward.flood && forward.epoch != self.routes.epoch();
-        let flood = forward.flood || upgrade;
-        let verdict = self.seen.note(&forward.origin, forward.instance, forward.sequence, flood);
-        if verdict == Verdict::Drop {
-            self.counters.repeated += 1;
-            return false;
-        }
-        if forward.hops >= MAX_HOPS {
-            self.counters.dropped += 1;
-        } else {
-            let mut copy = forward.clone();
-            copy.hops += 1;
-            copy.flood = flood;
-            if flood {
-                // Whoever sent it along the tree may be the only way to the rest: it gets the flood too.
-                self.everywhere_but(if upgrade { None } else { Some(from) }, copy, cargo, now);
-            } else {
-                self.along_the_tree(copy, cargo, now);
-            }
-        }
-        verdict == Verdict::First && forward.to.contains(&self.me)
-    }
-
-    /// Whether what a broker began is taken. Our own come back as floods where a neighbour sees another topology: they are
-    /// passed on too.
-    pub fn is_one_of_us(&self, origin: &BrokerName) -> bool {
-        *origin == self.me || self.list.contains(origin)
-    }
-
-    fn along_the_tree(&mut self, forward: Forward, cargo: &Cargo, now: u64) {
-        let branches = self.routes.branches(&forward.origin);
-        let leads = |branch: &&routes::Branch| forward.to.iter().any(|broker| branch.below.contains(broker));
-        let hops: Vec<BrokerName> = branches.iter().filter(leads).map(|branch| branch.neighbour.clone()).collect();
-        self.counters.relayed += if forward.origin == self.me { 0 } else { hops.len() as u64 };
-        let head = Arc::new(Head::Forward(forward));
-        for hop in hops {
-            self.push(&hop, &head, cargo, now);
-        }
-    }
-
-    fn everywhere_but(&mut self, from: Option<&BrokerName>, forward: Forward, cargo: &Cargo, now: u64) {
-        let destination = forward.load.destination().map(str::to_owned);
-        let passes = |link: &neighbours::Link| destination.as_ref().is_none_or(|to| link.lets_pass(to));
-        let hops: Vec<BrokerName> = self
-            .neighbours
-            .iter()
-            .filter(|(name, link)| Some(*name) != from && passes(link))
-            .map(|(name, _)| name.clone())
-            .collect();
-        self.counters.flooded += hops.len() as u64;
-        let head = Arc::new(Head::Forward(forward));
-        for hop in hops {
-            self.push(&hop, &head, cargo, now);
-        }
-    }
-
-    /// Says something to one broker; false if there is no way, or the link is full.
-    pub fn direct(&mut self, to: &BrokerName, word: Word, cargo: Cargo, now: u64) -> bool {
-        let (from, instance) = (self.me.clone(), self.instance());
-        self.pass(Direct { from, instance, to: to.clone(), hops: 1, word }, &cargo, now)
-    }
-
-    /// Passes a word on that is for another broker.
-    pub fn pass_on(&mut self, direct: &Direct, cargo: &Cargo, now: u64) {
-        let mut copy = direct.clone();
-        copy.hops = copy.hops.saturating_add(1);
-        self.counters.relayed += 1;
-        if copy.hops > MAX_HOPS || !self.pass(copy, cargo, now) {
-            self.counters.dropped += 1;
-        }
-    }
-
-    fn pass(&mut self, direct: Direct, cargo: &Cargo, now: u64) -> bool {
-        let Some(hop) = self.routes.next_hop(&direct.to).cloned() else { return false };
-        self.push(&hop, &Arc::new(Head::Direct(direct)), cargo, now)
-    }
-
-    fn push(&mut self, hop: &BrokerName, head: &Arc<Head>, cargo: &Cargo, now: u64) -> bool {
-        let Some(link) = self.neighbours.get(hop) else { return false };
-        let Cargo { body, expires, droppable } = cargo.clone();
-        let freight = Freight { head: head.clone(), body, expires, droppable, since: now };
-        match link.outbox.data(freight, now) {
-            Ok(()) => true,
-            Err(Full) => {
-                self.counters.dropped += 1;
-                false
-            }
-        }
-    }
-
     /// Computes routes if that is due, and looks after the links.
     pub fn tick(&mut self, now: u64) {
         self.watch(now);
@@ -448,70 +255,4 @@ impl Mesh {
             self.notes.push(Note::new(Weight::Info, "broker reachable").with("broker", broker));
         }
     }
-
-    /// The mesh for people and programs; `nodes` are registered here now.
-    pub fn answer(&self, nodes: u64) -> MeshAnswer {
-        let names: BTreeSet<&BrokerName> = self.list.iter().chain([&self.me]).collect();
-        MeshAnswer {
-            broker: self.me.to_string(),
-            epoch: format!("{:016x}", self.routes.epoch()),
-            brokers: names.into_iter().map(|name| self.describe(name, nodes)).collect(),
-            alarms: self.alarms().map(str::to_owned).collect(),
-        }
-    }
-
-    fn describe(&self, name: &BrokerName, here: u64) -> MeshBroker {
-        let record = self.topology.get(name);
-        let reach = match record {
-            _ if *name == self.me => Reach::Here,
-            _ if self.reaches(name) => Reach::Reachable,
-            Some(_) => Reach::Unreachable,
-            None => Reach::Unknown,
-        };
-        let links = record.into_iter().flat_map(|record| &record.neighbours).map(|(to, end)| {
-            let back = self.topology.get(to).and_then(|other| other.neighbours.get(name));
-            let rtt = self.neighbours.get(to).filter(|_| *name == self.me).and_then(|link| link.rtt);
-            MeshLink {
-                to: to.to_string(),
-                cost: end.cost.max(back.map_or(0, |back| back.cost)),
-                two_way: back.is_some(),
-                send: end.send.clone(),
-                rtt_ms: rtt,
-            }
-        });
-        MeshBroker {
-            name: name.to_string(),
-            reach,
-            instance: record.map_or(0, |record| record.instance),
-            draining: record.is_some_and(|record| record.draining),
-            nodes: if *name == self.me { Some(here) } else { self.summaries.nodes(name) },
-            path: self.routes.path(name).unwrap_or_default().iter().map(ToString::to_string).collect(),
-            cost: self.routes.cost(name),
-            links: links.collect(),
-        }
-    }
-}
-
-/// What a message asks for, as far as summaries can tell.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
-    /// It is for nodes, not for all that subscribe.
-    pub nodes: bool,
-    /// Target and scope.
-    pub target: Option<&'a Filter>,
-    /// Nodes must announce this module.
-    pub module: Option<&'a str>,
-    /// Nodes that are gone or registering count too.
-    pub also_gone: bool,
-}
-
-/// What travels with a head.
-#[derive(Debug, Clone, Default)]
-pub struct Cargo {
-    /// The body.
-    pub body: Bytes,
-    /// Monotonic ms after which it need not be sent any more.
-    pub expires: Option<u64>,
-    /// It may be dropped for others.
-    pub droppable: bool,
 }

@@ -1,0 +1,97 @@
+//! Whom does a message concern? Decided once, by its ingress, from interest and summaries; who cannot be asked is named.
+
+use super::{FRESH, Mesh};
+use muster_protocol::destination::Destination;
+use muster_protocol::filter::{Filter, Ternary};
+use muster_protocol::message::BrokerName;
+use muster_protocol::request::{Missing, Why};
+use std::collections::BTreeSet;
+
+/// Which brokers a message is for, and of which nothing can be had.
+#[derive(Debug, Default)]
+pub struct Audience {
+    /// These.
+    pub to: Vec<BrokerName>,
+    /// Without these.
+    pub without: Vec<Missing>,
+}
+
+/// What a message asks for, as far as summaries can tell.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// It is for nodes, not for all that subscribe.
+    pub nodes: bool,
+    /// Target and scope.
+    pub target: Option<&'a Filter>,
+    /// Nodes must announce this module.
+    pub module: Option<&'a str>,
+    /// Nodes that are gone or registering count too.
+    pub also_gone: bool,
+}
+
+impl Mesh {
+    /// Whom a message concerns: brokers that `interested` and whose nodes may match. What a link on the way does not let
+    /// pass, and what there is no way to, is named.
+    pub fn audience(&self, destination: Option<&Destination>, asked: Asked<'_>, now: u64) -> Audience {
+        let mut audience = Audience::default();
+        let text = destination.map(ToString::to_string);
+        for broker in &self.list {
+            let record = self.topology.get(broker);
+            let instance = record.map_or(0, |record| record.instance);
+            let heard = record.is_some();
+            // What was last heard of a broker out of reach says nothing of who is connected to it by now.
+            let reaches = self.reaches(broker);
+            let is_known = reaches && self.found.get(broker).is_none_or(|since| now.saturating_sub(*since) >= FRESH);
+            if is_known && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
+                continue;
+            }
+            if is_known && !self.concerns(broker, instance, &asked) {
+                continue;
+            }
+            let missing = |why, text: String| Missing {
+                broker: broker.to_string(),
+                why,
+                text,
+                nodes: self.summaries.nodes(broker),
+            };
+            if !reaches {
+                let text =
+                    if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
+                audience.without.push(missing(Why::Unreachable, text.to_owned()));
+            } else if text.as_ref().is_some_and(|to| !self.routes.lets_pass(broker, to)) {
+                let text = "a link on the way does not let this destination pass";
+                audience.without.push(missing(Why::Filtered, text.to_owned()));
+            } else {
+                audience.to.push(broker.clone());
+            }
+        }
+        audience
+    }
+
+    fn concerns(&self, broker: &BrokerName, instance: u64, asked: &Asked<'_>) -> bool {
+        let Asked { nodes, target, module, also_gone } = asked;
+        if !*nodes {
+            return true;
+        }
+        if *also_gone && self.summaries.is_restless(broker, instance) {
+            return true;
+        }
+        self.summaries.decide(broker, instance, *target, *module) != Ternary::No
+    }
+
+    /// What is said of a broker that does not answer.
+    pub fn silent(&self, broker: &BrokerName, text: &str) -> Missing {
+        Missing {
+            broker: broker.to_string(),
+            why: Why::Unreachable,
+            text: text.to_owned(),
+            nodes: self.summaries.nodes(broker),
+        }
+    }
+
+    /// Whether the links that lead to these brokers take another request.
+    pub fn has_room(&self, to: &[BrokerName]) -> bool {
+        let hops: BTreeSet<&BrokerName> = to.iter().filter_map(|broker| self.routes.next_hop(broker)).collect();
+        hops.into_iter().filter_map(|hop| self.neighbours.get(hop)).all(|link| link.outbox.has_room())
+    }
+}
