@@ -23,6 +23,8 @@ pub struct Moves {
     numbers: HashMap<NodeId, u64>,
     last: u64,
     told: BTreeMap<BrokerName, Told>,
+    /// Somebody may have something to be told since the last look.
+    changed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,7 @@ impl Moves {
     /// A node has connected, or the others must hear of it once more.
     pub fn connected(&mut self, node: NodeId, session: u64) {
         self.disconnected(node);
+        self.changed = true;
         self.last += 1;
         self.log.insert(self.last, (node, session));
         self.numbers.insert(node, self.last);
@@ -53,12 +56,20 @@ impl Moves {
         let told = self.told.entry(broker.clone()).or_default();
         if upto >= told.acknowledged {
             *told = Told { acknowledged: upto, again_at: None };
+            self.changed = true;
         }
     }
 
     /// What is on its way may be lost.
     pub fn ways_changed(&mut self) {
         self.told.values_mut().for_each(|told| told.again_at = None);
+        self.changed = true;
+    }
+
+    /// Whether the brokers are to be looked through at `now` (monotonic ms): most events have nothing to do with this.
+    pub fn take_changed(&mut self, now: u64) -> bool {
+        let is_due = self.next_deadline().is_some_and(|at| at <= now);
+        std::mem::take(&mut self.changed) || is_due
     }
 
     /// What a broker is to be told now, if something new is there and nothing is on its way.
@@ -93,6 +104,9 @@ impl Moves {
 impl Broker {
     /// Tells the brokers that can be reached who has connected here.
     pub(super) fn tell_presence(&mut self, now: Now) {
+        if !self.moves.take_changed(now.tick) {
+            return;
+        }
         let me = self.mesh.me();
         let others: Vec<BrokerName> =
             self.mesh.routes().members().iter().filter(|broker| *broker != me).cloned().collect();
