@@ -147,6 +147,10 @@ fn twenty_brokers_agree_within_200_ms_of_a_cut() {
     for wire in [0, 7, 20, 22] {
         world.is_settled = false;
         world.cut(wire, 0..1);
+        // Both ends notice at once; the others have yet to hear of it.
+        let noticed = world.run(1);
+        keep(&noticed, &world);
+        assert!(world.is_agreed().is_err(), "everybody knew of the cut of wire {wire} at once");
         let result = world.run_until(2_000, "all agree after a cut", World::is_agreed);
         let took = keep(&result, &world);
         assert!(took < 200, "{took} ms after wire {wire} was cut");
