@@ -348,3 +348,28 @@ fn muster_login_keeps_a_token_that_every_command_uses() {
     assert_eq!((said.code, said.stderr.contains("No token of noc")), (0, true), "{said:?}");
     assert!(!broker.log().contains("mt1."));
 }
+
+#[test]
+fn a_token_that_commands_use_is_replaced_before_it_expires() {
+    let broker = Setup::new().with("limits.token-life", "6s").start();
+    let muster = by_hand(&broker);
+    let log_in = || assert_eq!(run(muster.command(&["login"]).env("MUSTER_PASSWORD", PASSWORD)).code, 0);
+    let kept = || {
+        let folder = muster.folder().join(".local/state/muster/tokens");
+        let mut files = fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file").path());
+        fs::read_to_string(files.next().expect("a token")).expect("its text")
+    };
+    log_in();
+    let mut first = kept();
+    until_within("a command has put a fresh token in its place", WAY_BACK, || match muster.run(&["mesh"]).code {
+        0 => (kept() != first).then_some(()),
+        // This test slept through the second half: another one.
+        4 => {
+            log_in();
+            first = kept();
+            None
+        }
+        code => panic!("exit code {code}"),
+    });
+    assert_eq!(muster.run(&["mesh"]).code, 0, "it is good");
+}
