@@ -10,6 +10,7 @@ use crate::publish::{ANSWER_WITHIN, Publisher};
 use crate::requests::{self, Arrival};
 use crate::run::Stop;
 use crate::status::{State, Status};
+use crate::token::Kept;
 use jiff::Timestamp;
 use muster_protocol::dial::{self, Address, BackOff};
 use muster_protocol::error::Code;
@@ -19,6 +20,7 @@ use muster_protocol::message::header;
 use muster_protocol::request::{Event, Registered};
 use muster_protocol::session::{self, Incoming, Login, NodeLogin, Session, SessionError};
 use muster_protocol::tls::{self, TlsError};
+use secrecy::SecretString;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -88,9 +90,10 @@ pub async fn run(config: Config, mut stop: Stop) -> Result<(), AgentError> {
     tokio::spawn(sources.keep(snapshots));
     let desk = Arc::new(Desk::new(config, modules, status, receiver, duplicates));
     note_facts(&desk);
+    let mut kept = Kept::open(&desk.config.state_dir);
     let mut back_off = BackOff::new(Duration::from_millis(250), Duration::from_secs(60));
     loop {
-        let retry_after = match pass(&desk, &mut identity, &mut back_off, &mut stop).await {
+        let retry_after = match pass(&desk, &mut identity, &mut kept, &mut back_off, &mut stop).await {
             End::Stopped => break,
             End::Failed(_, retry_after) => retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER),
         };
@@ -119,7 +122,13 @@ fn in_order(brokers: &[Address], order: BrokerOrder, random: u32) -> impl Iterat
 
 /// Tries the brokers in their order until one has taken us and the session has ended; else gives the last failure,
 /// with the shortest time that any broker asked for.
-async fn pass(desk: &Arc<Desk>, identity: &mut Identity, back_off: &mut BackOff, stop: &mut Stop) -> End {
+async fn pass(
+    desk: &Arc<Desk>,
+    identity: &mut Identity,
+    kept: &mut Kept,
+    back_off: &mut BackOff,
+    stop: &mut Stop,
+) -> End {
     let config = &desk.config;
     let mut last = End::Stopped;
     let mut shortest: Option<Duration> = None;
@@ -129,7 +138,7 @@ async fn pass(desk: &Arc<Desk>, identity: &mut Identity, back_off: &mut BackOff,
             report.broker = Some(address.to_string());
         });
         let attempt = tokio::select! {
-            attempt = connect(desk, identity, address) => attempt,
+            attempt = connect(desk, identity, kept, address) => attempt,
             () = stop.stopped() => return End::Stopped,
         };
         let (session, incoming) = match attempt {
@@ -157,14 +166,58 @@ async fn pass(desk: &Arc<Desk>, identity: &mut Identity, back_off: &mut BackOff,
     }
 }
 
+/// By the token that is kept; if that is refused, or there is none, by the password.
 async fn connect(
     desk: &Arc<Desk>,
     identity: &mut Identity,
+    kept: &mut Kept,
     address: &Address,
 ) -> Result<(Session, Incoming<dial::Stream>), End> {
-    let failed = |error: &dyn std::fmt::Display| End::Failed(error.to_string(), None);
-    // Read at each try: a new password or CA needs no restart.
-    let password = desk.config.password().map_err(|e| failed(&e))?;
+    let by_token = match kept.token().cloned() {
+        Some(token) => match log_in(desk, identity, token, address).await {
+            Err(Attempt::Refused(_)) => {
+                tracing::info!(%address, "the broker refused the token; the password is used");
+                desk.status.count("tokens-refused");
+                kept.forget();
+                None
+            }
+            other => Some(other),
+        },
+        None => None,
+    };
+    let attempt = match by_token {
+        Some(attempt) => attempt,
+        // Read at each try: a new password needs no restart.
+        None => match desk.config.password() {
+            Ok(password) => log_in(desk, identity, password, address).await,
+            Err(error) => Err(Attempt::Failed(End::Failed(error.to_string(), None))),
+        },
+    };
+    let (session, incoming) = attempt.map_err(|attempt| match attempt {
+        Attempt::Failed(end) => end,
+        Attempt::Refused(text) => End::Failed(text, None),
+    })?;
+    if let Some(token) = &incoming.welcome().token {
+        kept.keep(token);
+    }
+    Ok((session, incoming))
+}
+
+/// A login that did not work.
+enum Attempt {
+    /// The broker does not take these credentials.
+    Refused(String),
+    Failed(End),
+}
+
+async fn log_in(
+    desk: &Arc<Desk>,
+    identity: &mut Identity,
+    passcode: SecretString,
+    address: &Address,
+) -> Result<(Session, Incoming<dial::Stream>), Attempt> {
+    let failed = |error: &dyn std::fmt::Display| Attempt::Failed(End::Failed(error.to_string(), None));
+    // Read at each try, as the password is.
     let tls = tls::client_config(&desk.config.ca).map_err(|e| failed(&e))?;
     let stream = dial::connect(address, &tls, CONNECT_WITHIN).await.map_err(|e| failed(&e))?;
     let now = Timestamp::now();
@@ -177,14 +230,17 @@ async fn connect(
     };
     let login = Login {
         user: desk.config.user.clone(),
-        password,
+        password: passcode,
         node: Some(node),
         heart_beat: desk.config.heart_beat,
         limit: LOGIN_WITHIN,
     };
     session::login(stream, &login).await.map_err(|error| match error {
-        SessionError::Refused { retry_after, .. } => End::Failed(format!("{address}: {error}"), retry_after),
-        error => End::Failed(format!("{address}: {error}"), None),
+        SessionError::Refused { code: Some(Code::AuthFailed), .. } => Attempt::Refused(format!("{address}: {error}")),
+        SessionError::Refused { retry_after, .. } => {
+            Attempt::Failed(End::Failed(format!("{address}: {error}"), retry_after))
+        }
+        error => Attempt::Failed(End::Failed(format!("{address}: {error}"), None)),
     })
 }
 

@@ -14,4 +14,5 @@ mod publish;
 mod requests;
 pub mod run;
 pub mod status;
+mod token;
 mod whole;

@@ -11,6 +11,7 @@ use muster_protocol::request::{
     ReportAnswer, ReportQuery,
 };
 use muster_protocol::session::{Incoming, Session, SessionError};
+use secrecy::SecretString;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashMap};
@@ -146,6 +147,7 @@ pub struct Client {
     session: Session,
     shared: Arc<Shared>,
     broker: String,
+    token: Option<SecretString>,
 }
 
 #[derive(Debug)]
@@ -175,16 +177,21 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let broker = incoming.welcome().broker.clone();
+        let welcome = incoming.welcome().clone();
         let shared = Arc::new(Shared { waiting: Mutex::default(), end: watch::Sender::new(None) });
         tokio::spawn(read(incoming, shared.clone()));
         session.subscribe(REPLY_QUEUE, "replies").await.map_err(|error| ClientError::Lost(Arc::new(error)))?;
-        Ok(Client { session, shared, broker })
+        Ok(Client { session, shared, broker: welcome.broker, token: welcome.token })
     }
 
     /// The name of the broker that we are connected to.
     pub fn broker(&self) -> &str {
         &self.broker
+    }
+
+    /// What stands for the password at the next login, if the broker gave something.
+    pub fn token(&self) -> Option<&SecretString> {
+        self.token.as_ref()
     }
 
     /// One page of the nodes that match.

@@ -1,5 +1,6 @@
 //! Where do the operator's settings come from? Options, then the environment, then a file, then defaults.
 
+use crate::token::{TokenError, TokenFile};
 use muster_protocol::dial::Address;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -79,6 +80,8 @@ pub struct Settings {
     pub confirm_above: u64,
     /// For the whole broker list.
     pub connect_timeout: Duration,
+    /// Where tokens are kept; `None` if the environment names no place.
+    pub tokens: Option<PathBuf>,
 }
 
 /// Settings that cannot be used; nothing has been sent.
@@ -196,8 +199,20 @@ impl Settings {
             collective: options.collective.or(file.collective).unwrap_or_else(|| DEFAULT_COLLECTIVE.into()),
             confirm_above: file.confirm_above.unwrap_or(DEFAULT_CONFIRM_ABOVE),
             connect_timeout: options.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+            tokens: tokens_folder(variable("XDG_STATE_HOME").map(PathBuf::from), home),
         })
     }
+
+    /// Where the token of this user at these brokers is kept.
+    pub fn token_file(&self) -> Result<TokenFile, TokenError> {
+        TokenFile::new(self.tokens.as_deref().ok_or(TokenError::NoFolder)?, &self.user, &self.ca)
+    }
+}
+
+/// As the XDG base directories have it: a relative path there does not count.
+fn tokens_folder(state: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let state = state.filter(|path| path.is_absolute()).or_else(|| home.map(|home| home.join(".local/state")));
+    state.map(|state| state.join("muster/tokens"))
 }
 
 /// The file and what to call it in errors. A file that was named must be there; the usual one may be missing.
@@ -292,6 +307,17 @@ mod tests {
         let settings = Settings::resolve(options, with_password).expect("settings");
         assert_eq!((settings.user.as_str(), settings.brokers[0].host()), ("option", "o"));
         assert!(matches!(settings.password, PasswordSource::Given(_)));
+    }
+
+    #[test]
+    fn tokens_are_kept_where_state_is_kept() {
+        let folder =
+            |state: Option<&str>, home: Option<&str>| tokens_folder(state.map(Into::into), home.map(Into::into));
+        let under = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(folder(Some("/s"), Some("/home/o")), under("/s/muster/tokens"));
+        assert_eq!(folder(None, Some("/home/o")), under("/home/o/.local/state/muster/tokens"));
+        assert_eq!(folder(Some("relative"), Some("/home/o")), under("/home/o/.local/state/muster/tokens"));
+        assert_eq!(folder(None, None), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct Access {
     pub brokers: Vec<Address>,
     /// The user.
     pub user: String,
-    /// The password.
+    /// The password, or a token that stands for it.
     pub password: SecretString,
     /// How brokers' certificates are checked.
     pub tls: Arc<rustls::ClientConfig>,

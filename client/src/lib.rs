@@ -9,6 +9,7 @@ pub mod connect;
 pub mod events;
 pub mod replies;
 pub mod summary;
+pub mod token;
 pub mod without;
 
 #[cfg(test)]

@@ -14,3 +14,4 @@ pub mod message;
 pub mod request;
 pub mod session;
 pub mod tls;
+pub mod token;

@@ -6,6 +6,7 @@
 use crate::error::Code;
 use crate::frame::{self, Command, Decoded, Decoder, Frame, FrameError, Limits, Version};
 use crate::message::{NodeId, NodeKey, header};
+use crate::token::is_token;
 use bytes::BytesMut;
 use secrecy::{ExposeSecret, SecretString};
 use std::io;
@@ -25,7 +26,7 @@ const QUEUE: usize = 64;
 pub struct Login {
     /// The user.
     pub user: String,
-    /// The password.
+    /// The password, or a token that stands for it.
     pub password: SecretString,
     /// What an agent says beside it.
     pub node: Option<NodeLogin>,
@@ -83,6 +84,8 @@ pub struct Welcome {
     pub broker: String,
     /// The collective of an agent.
     pub collective: Option<String>,
+    /// What stands for the password at the next login, at any broker of the cluster, if the broker gives one.
+    pub token: Option<SecretString>,
 }
 
 /// The sending side; clones share the connection.
@@ -214,7 +217,10 @@ fn connected(frame: Frame) -> Result<(Welcome, Option<Duration>, Option<Duration
         _ => return Err(SessionError::Frame(FrameError::UnknownCommand(frame.command.as_str().to_owned()))),
     }
     let text = |name| frame.headers.get(name).map(str::to_owned);
-    let welcome = Welcome { broker: text(header::BROKER).unwrap_or_default(), collective: text(header::COLLECTIVE) };
+    // What is none would be refused at the next login, or taken for a password.
+    let token = frame.headers.get(header::TOKEN).filter(|token| is_token(token)).map(SecretString::from);
+    let broker = text(header::BROKER).unwrap_or_default();
+    let welcome = Welcome { broker, collective: text(header::COLLECTIVE), token };
     let (theirs, ours) = frame.headers.get("heart-beat").and_then(|h| h.split_once(',')).unwrap_or(("0", "0"));
     let interval = |text: &str| text.trim().parse().ok().filter(|ms| *ms > 0).map(Duration::from_millis);
     // Send a fifth earlier than promised and forgive the other side a whole interval: clocks and schedulers are not exact.

@@ -55,6 +55,9 @@ pub struct Config {
     /// The secret that the brokers of a cluster share.
     #[serde(default = "default_cluster_key")]
     pub cluster_key: PathBuf,
+    /// The secret of before, if it was changed: its tokens are still good.
+    #[serde(default)]
+    pub cluster_key_previous: Option<PathBuf>,
     /// Socket of `musterd ctl`; `musterd.sock` in the state directory unless told. Never empty after [`Config::load`].
     #[serde(default)]
     pub control: PathBuf,
@@ -197,6 +200,9 @@ pub struct Limits {
     /// Logins that wait for that; more are told `busy`.
     #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
     pub login_queue: usize,
+    /// How long a resumption token is good, counted in whole seconds; 0: none are given and none are taken.
+    #[serde(deserialize_with = "values::duration::<_, 0, { 366 * 24 * HOUR }>")]
+    pub token_life: Duration,
     /// How long a node that is gone is remembered.
     #[serde(deserialize_with = "values::duration::<_, 0, { 30 * 24 * HOUR }>")]
     pub gone_for: Duration,
@@ -223,6 +229,7 @@ impl Default for Limits {
             in_flight: 64,
             logins: 0,
             login_queue: 1024,
+            token_life: Duration::from_secs(30 * 24 * 3600),
             gone_for: Duration::from_secs(3600),
             gone_most: 100_000,
         }
@@ -353,7 +360,7 @@ impl Config {
             &mut tls.ca,
         ];
         // Joining an absolute path replaces the directory.
-        paths.into_iter().for_each(|path| *path = directory.join(&*path));
+        paths.into_iter().chain(self.cluster_key_previous.as_mut()).for_each(|path| *path = directory.join(&*path));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The broker of Muster. [`server::start`] puts it together; [`broker::Broker`] makes every decision.
 
 pub mod broker;
+pub mod cluster_key;
 pub mod config;
 pub mod control;
 pub mod hub;
@@ -14,3 +15,4 @@ pub mod passwd;
 pub mod policy;
 pub mod server;
 pub mod session;
+pub mod token;

@@ -1,22 +1,30 @@
 //! Who is this? One path and one time for every login that fails; hashes on the blocking pool, bounded.
 //!
-//! Order of checks: positive cache, back-off of (address, user), a place at the hashing pool, argon2id. What the policy says beyond the
-//! password (disabled, expired, network, kind, node key) is weighed only after a hash was computed, so that no answer comes earlier than another.
+//! Order of checks: token, positive cache, back-off of (address, user), a place at the hashing pool, argon2id. What the policy says beyond
+//! the password (disabled, expired, network, kind, node key) is weighed only after a hash was computed, so that no answer comes earlier than another.
+//!
+//! A passcode of the form of a token is only ever checked as a token. A wrong one costs two short hashes whoever it names, never an
+//! argon2id, and counts for nobody's back-off: nobody can lock others out with forged tokens, or make the broker compute for them.
+
+mod pool;
 
 use crate::broker::access::{Kind, Policy, User};
 use crate::broker::event::NodeHello;
 use crate::hub::Clock;
 use crate::passwd;
+use crate::token::{Holder, Tokens};
 use hmac::{Hmac, KeyInit, Mac};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::frame::Headers;
 use muster_protocol::message::{NodeId, NodeKey, header};
+use muster_protocol::token::is_token;
+use pool::Pool;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// How long a verified password is remembered, ms.
 const CACHE_FOR: u64 = 600_000;
@@ -36,6 +44,10 @@ pub struct Accepted {
     pub user: Arc<User>,
     /// For agents: the node.
     pub node: Option<NodeHello>,
+    /// If it was by a token: when that was made, Unix seconds.
+    pub token_made: Option<u64>,
+    /// What the peer is given to log in with next time, if tokens are on and it needs one.
+    pub token: Option<SecretString>,
 }
 
 /// A login that was not: what the peer is told.
@@ -54,6 +66,7 @@ pub struct Rejected {
 pub struct Logins {
     policy: watch::Receiver<Arc<Policy>>,
     clock: Clock,
+    tokens: Tokens,
     secret: [u8; 32],
     verified: Mutex<HashMap<[u8; 32], u64>>,
     failures: Mutex<HashMap<(IpAddr, String), Failure>>,
@@ -74,14 +87,29 @@ struct Claim {
     node: Option<Result<NodeHello, ()>>,
 }
 
+impl Claim {
+    /// Whose token goes with this claim. Malformed agent headers are no node; they are weighed as such.
+    fn holder<'a>(&'a self, phc: &'a str) -> Holder<'a> {
+        let node = self.node.as_ref().and_then(|node| node.as_ref().ok()).map(|hello| hello.id);
+        Holder { user: &self.user, node, phc }
+    }
+}
+
 impl Logins {
     /// A checker with `hashes` hashes at once and `waiting` more in line.
-    pub fn new(policy: watch::Receiver<Arc<Policy>>, clock: Clock, hashes: usize, waiting: usize) -> Logins {
+    pub fn new(
+        policy: watch::Receiver<Arc<Policy>>,
+        clock: Clock,
+        tokens: Tokens,
+        hashes: usize,
+        waiting: usize,
+    ) -> Logins {
         // Made now, or the first unknown user would wait for two hashes, and so be told from a known one.
         let _ = passwd::dummy_phc();
         Logins {
             policy,
             clock,
+            tokens,
             secret: rand::random(),
             verified: Mutex::default(),
             failures: Mutex::default(),
@@ -95,12 +123,15 @@ impl Logins {
         let policy = self.policy.borrow().clone();
         let user = policy.user(&claim.user).cloned();
         let phc = user.as_ref().map(|user| user.password.as_str().to_owned());
-        let mark = self.mark(&claim, phc.as_deref());
         let now = self.clock.now();
+        if is_token(claim.password.expose_secret()) {
+            return self.check_token(user, claim, peer, now.unix);
+        }
+        let mark = self.mark(&claim, phc.as_deref());
         // Whoever may not log in takes the slow path even with the right password: a quick answer would tell.
         let wrong = weigh(user.as_deref(), &claim, peer, now.unix);
         if wrong.is_none() && self.is_verified(&mark, now.tick) {
-            return accepted(user, claim);
+            return self.accepted(user, claim);
         }
         let pair = (peer.ip(), claim.user.clone());
         if let Some(wait) = self.must_wait(&pair, now.tick) {
@@ -123,7 +154,7 @@ impl Logins {
             (true, None) => {
                 lock(&self.failures).remove(&pair);
                 self.remember(mark, self.clock.tick());
-                return accepted(user, claim);
+                return self.accepted(user, claim);
             }
             (true, Some(reason)) => reason,
             (false, _) if known => "wrong password",
@@ -131,6 +162,37 @@ impl Logins {
         };
         self.note_failure(pair, self.clock.tick());
         Err(failed(reason))
+    }
+
+    /// An unknown user's token is checked like a known one's, against a hash that nobody has.
+    fn check_token(
+        &self,
+        user: Option<Arc<User>>,
+        claim: Claim,
+        peer: SocketAddr,
+        unix: u64,
+    ) -> Result<Accepted, Rejected> {
+        let phc = user.as_ref().map_or(passwd::dummy_phc(), |user| user.password.as_str());
+        let good = self.tokens.check(claim.password.expose_secret(), claim.holder(phc), unix / 1000);
+        let good = good.map_err(|error| failed(error.as_str()))?;
+        let user = user.ok_or_else(|| failed("token: unknown user"))?;
+        if let Some(reason) = weigh(Some(&user), &claim, peer, unix) {
+            return Err(failed(reason));
+        }
+        if user.revokes(good.made) {
+            return Err(failed("token: made before the user's `revoked-before`"));
+        }
+        let fresh =
+            if good.is_ageing { self.tokens.make(claim.holder(user.password.as_str()), unix / 1000) } else { None };
+        let node = claim.node.and_then(Result::ok);
+        Ok(Accepted { user, node, token_made: Some(good.made), token: fresh })
+    }
+
+    /// By password.
+    fn accepted(&self, user: Option<Arc<User>>, claim: Claim) -> Result<Accepted, Rejected> {
+        let user = user.ok_or_else(|| failed("unknown user"))?;
+        let token = self.tokens.make(claim.holder(user.password.as_str()), self.clock.now().unix / 1000);
+        Ok(Accepted { user, node: claim.node.and_then(Result::ok), token_made: None, token })
     }
 
     /// Keyed, so that a memory dump of the table is no list of passwords; the PHC string in it makes a changed password miss.
@@ -235,11 +297,6 @@ fn weigh(user: Option<&User>, claim: &Claim, peer: SocketAddr, unix: u64) -> Opt
     }
 }
 
-fn accepted(user: Option<Arc<User>>, claim: Claim) -> Result<Accepted, Rejected> {
-    let user = user.ok_or_else(|| failed("unknown user"))?;
-    Ok(Accepted { user, node: claim.node.and_then(Result::ok) })
-}
-
 fn failed(reason: &'static str) -> Rejected {
     let text = "login refused: check user, password and, for an agent, its node key";
     Rejected { refusal: Refusal::new(Code::AuthFailed, text), retry_after: None, reason }
@@ -250,87 +307,6 @@ fn busy(wait: u64, reason: &'static str) -> Rejected {
     Rejected { refusal: Refusal::new(Code::Busy, text), retry_after: Some(wait.max(1)), reason }
 }
 
-/// The hashing pool: so many at once, so many waiting, the newest first (the oldest have likely given up), and one place more
-/// that agents cannot take, so that operators get in while a fleet reconnects.
-#[derive(Debug, Clone)]
-struct Pool(Arc<Mutex<Places>>);
-
-#[derive(Debug)]
-struct Places {
-    /// For anybody.
-    free: usize,
-    /// For those who are no agents.
-    reserve_free: bool,
-    waiting: Vec<(bool, oneshot::Sender<Permit>)>,
-    most_waiting: usize,
-}
-
-/// A place in the pool; dropping it hands it to the newest who waits.
-#[derive(Debug)]
-struct Permit {
-    pool: Pool,
-    reserve: bool,
-}
-
-impl Pool {
-    fn new(places: usize, most_waiting: usize) -> Pool {
-        Pool(Arc::new(Mutex::new(Places {
-            free: places.max(1),
-            reserve_free: true,
-            waiting: Vec::new(),
-            most_waiting,
-        })))
-    }
-
-    /// Waits for a place; `None` if too many wait already.
-    async fn enter(&self, may_use_reserve: bool) -> Option<Permit> {
-        let turn = {
-            let mut places = lock(&self.0);
-            if places.free > 0 {
-                places.free -= 1;
-                return Some(Permit { pool: self.clone(), reserve: false });
-            }
-            if may_use_reserve && places.reserve_free {
-                places.reserve_free = false;
-                return Some(Permit { pool: self.clone(), reserve: true });
-            }
-            places.waiting.retain(|(_, turn)| !turn.is_closed());
-            if places.waiting.len() >= places.most_waiting {
-                return None;
-            }
-            let (sender, turn) = oneshot::channel();
-            places.waiting.push((may_use_reserve, sender));
-            turn
-        };
-        turn.await.ok()
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let next = {
-            let mut places = lock(&self.pool.0);
-            places.waiting.retain(|(_, turn)| !turn.is_closed());
-            let newest = places.waiting.iter().rposition(|(may_use_reserve, _)| *may_use_reserve || !self.reserve);
-            match newest {
-                Some(newest) => Some(places.waiting.remove(newest).1),
-                None if self.reserve => {
-                    places.reserve_free = true;
-                    None
-                }
-                None => {
-                    places.free += 1;
-                    None
-                }
-            }
-        };
-        if let Some(turn) = next {
-            // Whoever gave up in this instant hands the place on by dropping what it did not receive.
-            let _ = turn.send(Permit { pool: self.pool.clone(), reserve: self.reserve });
-        }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -338,39 +314,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster_key::ClusterKey;
+    use std::time::Duration;
 
-    #[tokio::test]
-    async fn the_newest_waits_least_and_the_line_is_bounded() {
-        let pool = Pool::new(1, 2);
-        let first = pool.enter(false).await.expect("a place");
-        let (old, new) = (pool.clone(), pool.clone());
-        let old = tokio::spawn(async move { old.enter(false).await });
-        until_waiting(&pool, 1).await;
-        let new = tokio::spawn(async move { new.enter(false).await });
-        until_waiting(&pool, 2).await;
-        assert!(pool.enter(false).await.is_none(), "the line is full");
-        drop(first);
-        let second = new.await.expect("no panic").expect("the newest has the place");
-        assert!(!old.is_finished());
-        drop(second);
-        assert!(old.await.expect("no panic").is_some());
-    }
-
-    #[tokio::test]
-    async fn agents_cannot_take_the_last_place_from_operators() {
-        let pool = Pool::new(1, 0);
-        let agent = pool.enter(false).await.expect("a place");
-        assert!(pool.enter(false).await.is_none());
-        let operator = pool.enter(true).await.expect("the reserve");
-        drop(agent);
-        drop(operator);
-        assert!(pool.enter(false).await.is_some());
+    fn tokens() -> Tokens {
+        Tokens::new(&ClusterKey::new([7; 32]), None, Duration::from_secs(1000))
     }
 
     #[tokio::test]
     async fn a_pair_that_has_failed_checks_one_password_at_a_time() {
         let (_policy, seen) = watch::channel(Arc::new(Policy::default()));
-        let logins = Arc::new(Logins::new(seen, Clock::start(), 4, 64));
+        let logins = Arc::new(Logins::new(seen, Clock::start(), tokens(), 4, 64));
         let try_one = || {
             let logins = logins.clone();
             async move {
@@ -388,27 +342,77 @@ mod tests {
         assert_eq!(failed, 1, "the others are told to come back");
     }
 
-    #[tokio::test]
-    async fn abandoned_work_keeps_its_permit() {
-        let pool = Pool::new(1, 1);
-        let (go, gone) = std::sync::mpsc::sync_channel::<()>(0);
-        let permit = pool.enter(false).await.expect("a place");
-        let hash = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            gone.recv().expect("told to go");
-        });
-        let abandoned = tokio::spawn(hash);
-        abandoned.abort();
-        assert_eq!(lock(&pool.0).free, 0, "the work goes on, so its place is taken");
-        go.send(()).expect("still running");
-        while lock(&pool.0).free == 0 {
-            tokio::task::yield_now().await;
-        }
+    /// A broker whose only user is alice, who may come from 127.0.0.1, and one hash at a time with nobody in line.
+    fn alice(more: &str) -> Logins {
+        let phc = passwd::hash(&SecretString::from("secret")).expect("a hash");
+        logins(&phc, more)
     }
 
-    async fn until_waiting(pool: &Pool, count: usize) {
-        while lock(&pool.0).waiting.len() < count {
-            tokio::task::yield_now().await;
+    fn logins(phc: &str, more: &str) -> Logins {
+        let text =
+            format!("[users.alice]\nkind = \"operator\"\npassword = \"{phc}\"\nnetworks = [\"127.0.0.1\"]\n{more}\n");
+        let policy = Policy::parse(&text).expect("a policy");
+        let (_, seen) = watch::channel(Arc::new(policy));
+        Logins::new(seen, Clock::start(), tokens(), 1, 1)
+    }
+
+    async fn log_in(logins: &Logins, user: &str, passcode: &str, address: [u8; 4]) -> Result<Accepted, Rejected> {
+        let headers: Headers = [("login", user), ("passcode", passcode)].into_iter().collect();
+        logins.check(&headers, SocketAddr::from((address, 1))).await
+    }
+
+    const HERE: [u8; 4] = [127, 0, 0, 1];
+
+    #[tokio::test]
+    async fn a_token_gets_in_where_passwords_wait_and_wrong_ones_make_nobody_wait() {
+        let logins = alice("");
+        let first = log_in(&logins, "alice", "secret", HERE).await.expect("the password is right");
+        let token = first.token.expect("tokens are on");
+        assert_eq!(first.token_made, None);
+        lock(&logins.verified).clear();
+        // All places are taken, and the pair waits.
+        let (_agents, _operators) = (logins.pool.enter(true).await, logins.pool.enter(true).await);
+        let pair = (IpAddr::from(HERE), "alice".to_owned());
+        for _ in 0..5 {
+            logins.note_failure(pair.clone(), logins.clock.tick());
         }
+        assert_eq!(log_in(&logins, "alice", "secret", HERE).await.expect_err("it waits").refusal.code, Code::Busy);
+        let again = log_in(&logins, "alice", token.expose_secret(), HERE).await.expect("the token is good");
+        assert!(again.token_made.is_some() && again.token.is_none(), "more than half of its life is left");
+        lock(&logins.failures).clear();
+        let forged = format!("{}AAAA", &token.expose_secret()[..token.expose_secret().len() - 4]);
+        for user in ["alice", "nobody"] {
+            for _ in 0..20 {
+                let refused = log_in(&logins, user, &forged, HERE).await.expect_err("forged");
+                assert_eq!(refused.refusal.code, Code::AuthFailed);
+                assert!(!refused.reason.contains("mt1."));
+            }
+        }
+        assert!(lock(&logins.failures).is_empty() && lock(&logins.verified).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_token_is_no_way_around_the_policy_and_every_refusal_says_the_same() {
+        let good = alice("");
+        let phc = good.policy.borrow().user("alice").expect("alice").password.as_str().to_owned();
+        let token = log_in(&good, "alice", "secret", HERE).await.expect("in").token.expect("on");
+        let token = token.expose_secret();
+        let wrong = log_in(&good, "alice", "wrong", HERE).await.expect_err("wrong").refusal;
+        assert!(log_in(&good, "alice", token, HERE).await.is_ok());
+        let other = alice("");
+        for (what, logins, user, address, reason) in [
+            ("another network", &good, "alice", [127, 0, 0, 2], "networks"),
+            ("another user", &good, "bob", HERE, "forged"),
+            ("another password", &other, "alice", HERE, "changed"),
+            ("disabled", &logins(&phc, "disabled = true"), "alice", HERE, "disabled"),
+            ("expired", &logins(&phc, "expires = 2020-01-01"), "alice", HERE, "expired"),
+            ("revoked", &logins(&phc, "revoked-before = 2999-01-01"), "alice", HERE, "revoked-before"),
+        ] {
+            let refused = log_in(logins, user, token, address).await.expect_err(what);
+            assert!(refused.reason.contains(reason), "{what}: {}", refused.reason);
+            assert_eq!((&refused.refusal.text, refused.retry_after), (&wrong.text, None), "{what}");
+        }
+        let earlier = logins(&phc, "revoked-before = 2020-01-01");
+        assert!(log_in(&earlier, "alice", token, HERE).await.is_ok(), "it was made later");
     }
 }

@@ -23,6 +23,11 @@ pub enum PasswordError {
     /// CONNECT could not carry it.
     #[error("the password holds a control character or is not UTF-8; leave that out")]
     Unprintable,
+    /// The broker would check it as a token, and never as a password.
+    #[error(
+        "the password has the form of a resumption token (mt1.…), which is never checked as a password; use another"
+    )]
+    Token,
     /// Typed twice, differently.
     #[error("the two passwords differ; try again")]
     Differ,
@@ -105,6 +110,9 @@ fn check(password: &str) -> Result<(), PasswordError> {
     if password.chars().any(char::is_control) {
         return Err(PasswordError::Unprintable);
     }
+    if muster_protocol::token::is_token(password) {
+        return Err(PasswordError::Token);
+    }
     Ok(())
 }
 
@@ -181,6 +189,10 @@ mod tests {
         assert!(matches!(read(b"a\0b\n"), Err(PasswordError::Unprintable)));
         assert!(matches!(read(&[b'a'; 2000]), Err(PasswordError::TooLong)));
         assert!(read(&[b'a'; MAX_PASSWORD]).is_ok());
+        let token = format!("mt1.{}", "a".repeat(200));
+        assert!(matches!(read(token.as_bytes()), Err(PasswordError::Token)));
+        assert!(matches!(hash(&secret(&token)), Err(PasswordError::Token)));
+        assert!(read(b"mt1.hunter2").is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::broker::access::Policy;
 use crate::broker::event::Event;
 use crate::broker::nodes::Memory;
 use crate::broker::{Broker, Settings};
+use crate::cluster_key::{ClusterKey, KeyError};
 use crate::config::Config;
 use crate::control;
 use crate::hub::Hub;
@@ -13,6 +14,7 @@ use crate::listener::{self, Caps, Gate, Speaks};
 use crate::login::Logins;
 use crate::policy::{self, LoadError};
 use crate::session::Shared;
+use crate::token::Tokens;
 use muster_protocol::frame::Limits;
 use muster_protocol::message::{BrokerName, IdError};
 use muster_protocol::tls::{self, TlsError};
@@ -40,6 +42,9 @@ pub enum StartError {
     /// Certificate or key are not acceptable.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The secret of the cluster is not acceptable.
+    #[error(transparent)]
+    ClusterKey(#[from] KeyError),
     /// The links that it is configured for cannot be.
     #[error(transparent)]
     Links(#[from] LinkError),
@@ -98,9 +103,15 @@ pub struct Running {
 pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
     let policy = policy::load(&config.policy)?;
     tls::server_config(&config.tls.certificate, &config.tls.key)?;
-    tls::refuse_exposed(&config.cluster_key)?;
+    tokens(config)?;
     links::check(config, &policy)?;
     Ok(policy)
+}
+
+fn tokens(config: &Config) -> Result<Tokens, KeyError> {
+    let key = ClusterKey::load(&config.cluster_key)?;
+    let previous = config.cluster_key_previous.as_deref().map(ClusterKey::load).transpose()?;
+    Ok(Tokens::new(&key, previous.as_ref(), config.limits.token_life))
 }
 
 /// Starts a broker; it runs until [`Running::stop`].
@@ -130,7 +141,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         memory,
     };
     let (hub, hub_task) = Hub::start(Broker::new(settings, first));
-    let logins = Logins::new(policy_seen.clone(), hub.clock(), limits.logins(), limits.login_queue);
+    let logins = Logins::new(policy_seen.clone(), hub.clock(), tokens(config)?, limits.logins(), limits.login_queue);
     let head = limits.max_header.saturating_mul(4).min(limits.max_frame);
     let frames = Limits {
         head,

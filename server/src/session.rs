@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::frame::{self, Command, Decoded, Decoder, Encoder, Frame, FrameError, Limits, Version};
 use muster_protocol::message::header;
+use secrecy::{ExposeSecret, SecretString};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,8 +56,14 @@ where
 {
     let (read, write) = io::split(stream);
     let mut reader = Reader { read, buffer: BytesMut::new(), decoder: Decoder::new(Limits::PRE_AUTH) };
-    let mut writer =
-        Writer { write, version: Version::V1_0, out: BytesMut::new(), broker: shared.name.clone(), session: id };
+    let mut writer = Writer {
+        write,
+        version: Version::V1_0,
+        out: BytesMut::new(),
+        broker: shared.name.clone(),
+        session: id,
+        token: None,
+    };
     let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, peer, &shared)).await;
     // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
     let (accepted, beats) = match login {
@@ -78,6 +85,7 @@ where
         }
     };
     writer.version = accepted.version;
+    writer.token = accepted.token;
     let clock = shared.hub.clock();
     let mut intake = Intake::new(accepted.version, accepted.is_agent);
     {
@@ -106,6 +114,7 @@ where
 struct Accepted {
     version: Version,
     is_agent: bool,
+    token: Option<SecretString>,
     items: OutboxReader,
 }
 
@@ -171,6 +180,7 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
         session: id,
         user: accepted.user.name.to_string(),
         password_hash: accepted.user.password.as_str().to_owned(),
+        token_made: accepted.token_made,
         node: accepted.node,
         peer,
         outbox,
@@ -178,7 +188,7 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
     if !shared.hub.tell(Event::Opened(Box::new(opened))).await {
         return Err(reject(version, Code::Draining, "the broker is stopping".into(), "stopping"));
     }
-    Ok((Accepted { version, is_agent: accepted.node.is_some(), items }, beats))
+    Ok((Accepted { version, is_agent: accepted.node.is_some(), token: accepted.token, items }, beats))
 }
 
 /// STOMP's negotiation: each side says what it can do and what it wants. 1.0 has none. `None`: malformed.
@@ -351,6 +361,8 @@ struct Writer<S> {
     out: BytesMut,
     broker: String,
     session: SessionId,
+    /// Goes out with CONNECTED, and is forgotten.
+    token: Option<SecretString>,
 }
 
 impl<S: AsyncWrite> Writer<S> {
@@ -373,6 +385,9 @@ impl<S: AsyncWrite> Writer<S> {
                     .header(header::BROKER, &self.broker);
                 if let Some(collective) = collective {
                     encoder = encoder.header(header::COLLECTIVE, &collective);
+                }
+                if let Some(token) = self.token.take() {
+                    encoder = encoder.header(header::TOKEN, token.expose_secret());
                 }
                 encoder.finish(b"");
             }

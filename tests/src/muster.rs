@@ -40,6 +40,7 @@ impl Muster {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MUSTER_")) {
             command.env_remove(name);
         }
+        command.env_remove("XDG_STATE_HOME");
         command.env("HOME", self.folder()).env("MUSTER_CONFIG", self.folder().join("muster.toml")).args(arguments);
         command
     }

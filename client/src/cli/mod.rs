@@ -8,6 +8,7 @@ mod explain;
 mod facts;
 mod find;
 mod inventory;
+mod login;
 mod mesh;
 mod outcome;
 mod output;
@@ -23,14 +24,16 @@ mod text;
 pub use password::PasswordError;
 
 use crate::client::{Client, ClientError};
-use crate::config::{ConfigError, Overrides, Settings};
+use crate::config::{ConfigError, Overrides, PasswordSource, Settings};
 use crate::connect::{Access, ConnectError};
 use crate::events::Refused;
 use crate::summary::{EXIT_MISSING, EXIT_REFUSED, EXIT_UNREACHABLE};
+use crate::token::{TokenError, TokenFile};
 use clap::{Parser, Subcommand};
 use muster_protocol::dial::Address;
 use muster_protocol::error::Code;
 use muster_protocol::tls::{self, TlsError};
+use secrecy::SecretString;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -76,7 +79,7 @@ struct ConnectionOptions {
     /// CA certificates (PEM) that brokers are checked against [also: $MUSTER_CA]
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// File of mode 0600 with the password [also: $MUSTER_PASSWORD_FILE; or $MUSTER_PASSWORD, or a prompt]
+    /// File of mode 0600 with the password [also: $MUSTER_PASSWORD_FILE; or $MUSTER_PASSWORD, the token of `muster login`, or a prompt]
     #[arg(long, global = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// The collective that requests go to [default: prod]
@@ -108,6 +111,10 @@ enum Command {
     /// Ask about the policy
     #[command(subcommand)]
     Admin(admin::Admin),
+    /// Log in once: keep a token in a file, so that later commands ask for no password
+    Login(login::Login),
+    /// Remove the token that `login` has kept
+    Logout(login::Logout),
     /// Print a completion script for a shell
     Completion(completion::Completion),
 }
@@ -126,6 +133,13 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A broker did not take the token that is kept.
+    #[error(
+        "{address} does not take the token of {user} any more: it has expired or was revoked, or the user was changed; log in again with `muster login`"
+    )]
+    StaleToken { address: Address, user: String },
+    #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -139,8 +153,10 @@ pub(crate) enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Failure::Usage(_) | Failure::Config(_) | Failure::Password(_) | Failure::Tls(_) => EXIT_USAGE,
-            Failure::Refused(_) | Failure::Client(ClientError::Refused(_)) => EXIT_REFUSED,
+            Failure::Usage(_) | Failure::Config(_) | Failure::Password(_) | Failure::Token(_) | Failure::Tls(_) => {
+                EXIT_USAGE
+            }
+            Failure::Refused(_) | Failure::StaleToken { .. } | Failure::Client(ClientError::Refused(_)) => EXIT_REFUSED,
             Failure::Client(ClientError::Connect(ConnectError::Refused { .. })) => EXIT_REFUSED,
             Failure::Client(ClientError::Connect(_) | ClientError::Misunderstood(_)) => EXIT_UNREACHABLE,
             Failure::Client(ClientError::Lost(_) | ClientError::NoAnswer(_)) => EXIT_MISSING,
@@ -203,16 +219,50 @@ impl Context {
             return Ok(client.clone());
         }
         let asks = self.surface.asks;
+        let settings = self.settings()?.clone();
+        // Whoever gives a password means it; a token is for whom would be asked.
+        if matches!(settings.password, PasswordSource::Prompt) && settings.tokens.is_some() {
+            let file = settings.token_file()?;
+            if let Some(token) = file.read()? {
+                return self.connect_by_token(token, &file).await;
+            }
+        }
+        self.connect(password::fetch(&settings.password, &settings.user, asks)?).await
+    }
+
+    /// With a password, or a token that stands for it.
+    async fn connect(&mut self, secret: SecretString) -> Result<Client, Failure> {
         let settings = self.settings()?;
         let access = Access {
             brokers: settings.brokers.clone(),
             tls: tls::client_config(&settings.ca)?,
-            password: password::fetch(&settings.password, &settings.user, asks)?,
+            password: secret,
             user: settings.user.clone(),
             limit: settings.connect_timeout,
         };
         let client = Client::connect(&access).await?;
         Ok(self.client.insert(client).clone())
+    }
+
+    /// A token that gets old is replaced by the fresh one that the broker gives then: whoever works every month logs in once.
+    async fn connect_by_token(&mut self, token: SecretString, file: &TokenFile) -> Result<Client, Failure> {
+        let client = match self.connect(token).await {
+            Err(Failure::Client(ClientError::Connect(ConnectError::Refused {
+                address,
+                code: Some(Code::AuthFailed),
+                ..
+            }))) => {
+                let user = text::clean(&self.settings()?.user);
+                return Err(Failure::StaleToken { address, user });
+            }
+            connected => connected?,
+        };
+        if let Some(fresh) = client.token()
+            && let Err(error) = file.keep(fresh)
+        {
+            self.surface.note(&format!("muster: the token cannot be renewed: {error}"));
+        }
+        Ok(client)
     }
 }
 
@@ -244,6 +294,8 @@ async fn execute(cli: Cli, mut context: Context) -> u8 {
         Command::Mesh(mesh) => mesh.run(&mut context).await,
         Command::Explain(explain) => explain.run(&mut context).await,
         Command::Admin(admin) => admin.run(&mut context).await,
+        Command::Login(login) => login.run(&mut context).await,
+        Command::Logout(logout) => logout.run(&mut context),
         Command::Completion(completion) => completion.run(&mut context),
     };
     context.surface.progress.clear();

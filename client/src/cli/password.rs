@@ -40,7 +40,7 @@ pub enum PasswordError {
     },
     /// Nobody to ask.
     #[error(
-        "no password and no terminal to ask on: use --password-file, MUSTER_PASSWORD_FILE or `password-file` in the configuration (a file of mode 0600), or MUSTER_PASSWORD"
+        "no password and no terminal to ask on: log in once with `muster login` on a terminal, or use --password-file, MUSTER_PASSWORD_FILE or `password-file` in the configuration (a file of mode 0600), or MUSTER_PASSWORD"
     )]
     NoTerminal,
     /// The prompt failed, or nothing was typed.

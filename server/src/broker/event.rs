@@ -103,6 +103,8 @@ pub struct Opened {
     pub user: String,
     /// The PHC string that was checked: if the policy has another by now, the login is void.
     pub password_hash: String,
+    /// If a token was shown instead of the password: when it was made, Unix seconds. The policy may have revoked it by now.
+    pub token_made: Option<u64>,
     /// For agents: which node.
     pub node: Option<NodeHello>,
     /// From where.

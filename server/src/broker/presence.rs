@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 impl Broker {
     pub(super) fn open(&mut self, opened: Opened, now: Now) {
-        let Opened { session, user: name, password_hash, node, peer, outbox } = opened;
-        // The password was checked against some recent policy; only the one in force decides.
+        let Opened { session, user: name, password_hash, token_made, node, peer, outbox } = opened;
+        // Password or token were checked against some recent policy; only the one in force decides.
         let user = self.access.user(&name).filter(|user| {
-            user.password.as_str() == password_hash && user.barred(peer.ip(), now.unix / 1000).is_none()
+            user.password.as_str() == password_hash
+                && user.barred(peer.ip(), now.unix / 1000).is_none()
+                && !token_made.is_some_and(|made| user.revokes(made))
         });
         let Some(user) = user.cloned() else {
             let refusal = Refusal::new(Code::AuthFailed, "the policy changed during the login; log in again");
@@ -63,6 +65,7 @@ impl Broker {
         *self.per_user.entry(user.name.clone()).or_default() += 1;
         let mut opened = Session::new(user, peer, outbox);
         opened.row = row;
+        opened.token_made = token_made;
         self.sessions.insert(session, opened);
         self.note_expiry(session, now);
     }
@@ -204,12 +207,13 @@ impl Broker {
                     && new.kind == old.kind
                     && new.collective == old.collective
                     && new.barred(session.peer.ip(), now.unix / 1000).is_none()
+                    && !session.token_made.is_some_and(|made| new.revokes(made))
             };
             match self.access.user(&session.user.name).filter(same) {
                 None => {
                     // Group sets of two policies do not mix: until it is closed, the session has none.
                     session.user = Arc::new(session.user.without_groups());
-                    let text = "the user was removed, disabled, expired or changed; log in again if it still exists";
+                    let text = "the user was removed, disabled, expired or changed, or its tokens revoked; log in again if it still exists";
                     over.push((id, text.to_owned()));
                 }
                 Some(user) => {

@@ -25,6 +25,8 @@ pub struct Session {
     pub in_flight: usize,
     /// When it ends because its user expires, monotonic ms.
     pub expires: Option<u64>,
+    /// If it logged in by a token: when that was made, Unix seconds.
+    pub token_made: Option<u64>,
     /// Reply queues that messages it got have named: it may write to them.
     pub heard: Heard,
     outbox: Outbox,
@@ -113,6 +115,7 @@ impl Session {
             row: None,
             in_flight: 0,
             expires: None,
+            token_made: None,
             heard: Heard::default(),
             outbox,
         }

@@ -169,6 +169,11 @@ impl House {
     }
 
     fn open_with(&mut self, user: &str, node: Option<NodeHello>, limit: usize) -> u64 {
+        self.open_by(user, None, node, limit)
+    }
+
+    /// By a token of that moment (Unix seconds), or by password.
+    fn open_by(&mut self, user: &str, token_made: Option<u64>, node: Option<NodeHello>, limit: usize) -> u64 {
         self.last += 1;
         let (outbox, reader) = outbox(limit);
         let (user, password_hash) = (user.to_owned(), PHC.to_owned());
@@ -178,6 +183,7 @@ impl House {
             session: SessionId(self.last),
             user,
             password_hash,
+            token_made,
             node,
             peer,
             outbox,
@@ -742,6 +748,28 @@ fn a_user_who_expires_is_disconnected_then_and_waits_for_nothing_more() {
     let end = house.take(acme);
     assert_eq!((end.len(), end[0].header("muster-code")), (1, "revoked"), "what waited is not sent any more");
     assert!(house.take(noc).is_empty());
+}
+
+#[test]
+fn a_revoked_token_opens_nothing_and_ends_what_it_has_opened() {
+    let mut house = House::new();
+    let date = POLICY.replace("[users.acme]", "[users.acme]\nrevoked-before = 2023-11-14T22:13:20Z");
+    let (before, after) = (1_699_999_999, 1_700_000_000);
+    let by = |house: &mut House, made| {
+        let session = house.open_by("acme", made, None, 1 << 20);
+        let first = house.take(session).remove(0);
+        (session, first)
+    };
+    let (stale, _) = by(&mut house, Some(before));
+    let (fresh, _) = by(&mut house, Some(after));
+    let (password, _) = by(&mut house, None);
+    house.handle(Event::Policy(policy(&date)));
+    assert_eq!(house.take(stale)[0].header("muster-code"), "revoked");
+    assert!(house.take(fresh).is_empty() && house.take(password).is_empty());
+    // Checked under the policy of before, opened under the one in force.
+    assert_eq!(by(&mut house, Some(before)).1.header("muster-code"), "auth-failed");
+    assert_eq!(by(&mut house, Some(after)).1.command, "CONNECTED");
+    assert_eq!(by(&mut house, None).1.command, "CONNECTED");
 }
 
 #[test]

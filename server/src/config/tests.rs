@@ -38,6 +38,7 @@ fn the_sample_is_the_defaults() {
     let mut shown = parse(&all.join("\n")).unwrap();
     assert_eq!(shown.control, Path::new("state/musterd.sock"));
     shown.control = PathBuf::new();
+    assert_eq!(shown.cluster_key_previous.take().unwrap(), Path::new("cluster.key.previous"));
     assert_eq!(shown, least);
 }
 
@@ -59,6 +60,8 @@ fn the_sample_shows_every_limit() {
         "in-flight",
         "logins",
         "login-queue",
+        "token-life",
+        "cluster-key-previous",
         "gone-for",
         "gone-most",
         "level",
@@ -108,6 +111,7 @@ fn mistakes_name_line_and_cure() {
         ("[limits]\npending = 0\n", 5, "0 is out of range: 1 to 1000000 are possible"),
         ("[limits]\nlogin-time = \"5\"\n", 5, "the time is not a number with its unit"),
         ("[limits]\nlogin-time = \"1h\"\n", 5, "1h is out of range: 100ms to 5m are possible"),
+        ("[limits]\ntoken-life = \"400d\"\n", 5, "0s to 1year 18h are possible"),
         ("[limits]\nmax-frame = \"1MB\"\n", 5, "the size is not a number of bytes"),
         ("[limits]\nmax-frame = \"1GiB\"\n", 5, "1024MiB is out of range: 64KiB to 256MiB are possible"),
         ("[limits]\n\nmax-frame = 65536\n", 6, "max-frame (65536 bytes) is less than 8 times"),
@@ -162,6 +166,7 @@ fn relative_paths_are_beside_the_file() {
     assert_eq!(config.policy, Path::new("/etc/policy.toml"));
     assert_eq!(config.control, directory.path().join("s/musterd.sock"));
     assert_eq!(config.tls.key, directory.path().join("broker.key"));
+    assert_eq!(config.cluster_key_previous, None);
     let missing = Config::load(&directory.path().join("none.toml")).unwrap_err();
     assert!(missing.to_string().contains("none.toml: No such file"), "{missing}");
 }

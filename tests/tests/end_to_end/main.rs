@@ -26,3 +26,5 @@ mod policy;
 mod process;
 /// The life of a request, with nodes that answer exactly what the test says.
 mod requests;
+/// Resumption tokens: what stands for a password at the next login, for whom, where, and until when.
+mod token;

@@ -48,6 +48,7 @@ where
         collective: "prod".into(),
         confirm_above: 2,
         connect_timeout: Duration::from_secs(5),
+        tokens: None,
     };
     let context = Context { options: Overrides::default(), settings: Some(settings), client: Some(client), surface };
     let broker = tokio::spawn(broker(peer, Operator { press, out: out.clone() }));
@@ -120,6 +121,9 @@ fn arguments_parse_or_are_refused() {
         &["inventory", "n-aaaaaaaaaaaaaaaaaaaa"],
         &["explain", "-w", "a=1", "n-aaaaaaaaaaaaaaaaaaaa"],
         &["admin", "explain", "bob", "write", "/topic/prod.a.b"],
+        &["login"],
+        &["--user", "bob", "login"],
+        &["logout", "--user", "bob"],
         &["completion", "zsh"],
     ];
     for arguments in good {
@@ -140,6 +144,8 @@ fn arguments_parse_or_are_refused() {
         &["--broker", "tcp://x", "find", "--all"],
         &["mesh", "--dot", "--json"],
         &["mesh", "--all"],
+        &["login", "--password", "x"],
+        &["login", "bob"],
         &["completion", "tcsh"],
     ];
     for arguments in bad {

@@ -55,6 +55,8 @@ pub(super) struct UserTable {
     #[serde(default)]
     pub(super) disabled: bool,
     pub(super) expires: Option<Spanned<Datetime>>,
+    /// A date, or a text that is one.
+    pub(super) revoked_before: Option<Spanned<toml::Value>>,
     #[serde(default)]
     pub(super) networks: Vec<Text>,
     #[serde(default)]

@@ -243,6 +243,10 @@ impl Reader<'_> {
             Some(date) => Some(values::moment(&date.get_ref().to_string()).map_err(|fault| self.at(date, fault))?),
             None => None,
         };
+        let revoked_before = match &table.revoked_before {
+            Some(date) => Some(values::date(date.get_ref()).map_err(|fault| self.at(date, fault))?),
+            None => None,
+        };
         let networks = self.list(&table.networks, "networks", values::network)?;
         let (collective, facts) = self.node_of(name, kind, table, known)?;
         let groups = self.grant(&table.groups, known)?.groups;
@@ -264,6 +268,7 @@ impl Reader<'_> {
             password,
             disabled: table.disabled,
             expires,
+            revoked_before,
             networks,
             facts,
             collective,

@@ -177,6 +177,21 @@ fn users_are_barred_by_state_time_and_address() {
 }
 
 #[test]
+fn tokens_of_before_a_date_are_revoked() {
+    let of = |field: &str| {
+        let policy = policy(&format!("[users.u]\nkind = \"operator\"\npassword = \"PHC\"\n{field}\n"));
+        policy.user("u").unwrap().revoked_before
+    };
+    assert_eq!(of(""), None);
+    for date in ["2027-01-31", "2027-01-31T00:00:00Z", "\"2027-01-31T01:00:00+01:00\"", "\"2027-01-31\""] {
+        assert_eq!(of(&format!("revoked-before = {date}")), Some(1_801_353_600), "{date}");
+    }
+    let user = policy(&user_with("revoked-before = 2027-01-31")).user("u").unwrap().clone();
+    assert!(user.revokes(0) && user.revokes(1_801_353_599) && !user.revokes(1_801_353_600));
+    assert_eq!(user.barred([127, 0, 0, 1].into(), 0), None, "the password is as good as before");
+}
+
+#[test]
 fn explain_names_entries_lines_and_groups() {
     let two = policy(TWO);
     let yes = two.explain("bob", "write", "/topic/prod.service.status").unwrap();
@@ -235,6 +250,9 @@ fn every_mistake_has_a_line_and_a_cure() {
         (user_with("expires = 10:00:00"), 4, "is no moment in time"),
         (user_with("expires = 1969-01-31"), 4, "the date is before 1970"),
         (user_with("expires = 2027-02-31"), 4, ""),
+        (user_with("revoked-before = \"now\""), 4, "`now` is no moment in time"),
+        (user_with("revoked-before = 7"), 4, "`7` is no moment in time"),
+        (user_with("revoked-before = 1969-01-31"), 4, "the date is before 1970"),
         (user_with("expires = \"tomorrow\""), 4, ""),
         (user_with("facts = { a = 1 }"), 4, "`facts` of a user of kind operator"),
         (user_with("collective = \"prod\""), 4, "`collective` of a user of kind operator"),

@@ -71,6 +71,8 @@ pub struct User {
     pub disabled: bool,
     /// May not log in from this moment on, Unix seconds.
     pub expires: Option<u64>,
+    /// Resumption tokens that were made before this moment are void, Unix seconds.
+    pub revoked_before: Option<u64>,
     /// May log in from these networks only; from anywhere if there are none.
     pub networks: Vec<IpNet>,
     /// Asserted facts of an agent's node, an object; empty for others.
@@ -95,6 +97,11 @@ impl User {
     /// Whether what the user sends counts, wherever it came in. `now` is Unix seconds.
     pub fn is_usable(&self, now: u64) -> bool {
         !self.disabled && self.expires.is_none_or(|end| now < end)
+    }
+
+    /// Whether a resumption token of the user that was made then (Unix seconds) is void.
+    pub fn revokes(&self, made: u64) -> bool {
+        self.revoked_before.is_some_and(|date| made < date)
     }
 
     /// Why the user may not log in from this address at this time (Unix seconds), for the log; `None` if they may.

@@ -128,6 +128,15 @@ pub(super) fn moment(text: &str) -> Result<u64, Fault> {
     u64::try_from(moment.as_second()).map_err(|_| fault("the date is before 1970", cure))
 }
 
+/// As [`moment`], of a TOML date or of a text.
+pub(super) fn date(value: &toml::Value) -> Result<u64, Fault> {
+    match value {
+        toml::Value::Datetime(date) => moment(&date.to_string()),
+        toml::Value::String(text) => moment(text),
+        other => moment(&other.to_string()),
+    }
+}
+
 /// A network in CIDR form, or a single address.
 pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
     if let Ok(address) = text.parse::<IpAddr>() {

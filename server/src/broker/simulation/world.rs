@@ -298,7 +298,8 @@ impl World {
         site.doors.insert(at.session, Door { reader, intake, who, flag: Flag::new() });
         let (session, user) = (SessionId(at.session), user.to_owned());
         let (password_hash, peer) = (super::PHC.to_owned(), "127.0.0.1:1".parse().expect("an address"));
-        self.handle(number, Event::Opened(Box::new(Opened { session, user, password_hash, node, peer, outbox })));
+        let opened = Opened { session, user, password_hash, token_made: None, node, peer, outbox };
+        self.handle(number, Event::Opened(Box::new(opened)));
         at
     }
 
