@@ -22,13 +22,7 @@ impl Broker {
             outbox.close(Some(refusal), true);
             return;
         };
-        let most = self.settings.sessions_per_user;
-        if most > 0 && self.per_user.get(&user.name).is_some_and(|sessions| *sessions >= most) {
-            let text = format!("{} has {most} sessions, which is the limit", user.name);
-            outbox.close(Some(Refusal::new(Code::Limit, text)), true);
-            return;
-        }
-        let mut row = None;
+        let mut older = None;
         if let Some(hello) = node {
             if let Some(current) = self.nodes.row(&hello.id).and_then(|row| self.nodes.get(row)) {
                 if current.number >= hello.number {
@@ -44,8 +38,20 @@ impl Broker {
                     );
                     return;
                 }
-                let (older, text) =
-                    (current.session, format!("node {} has connected again from {}", hello.id, peer.ip()));
+                older = Some(current.session);
+            }
+        }
+        // Without the session that this one replaces: half-open, it would keep its own node out.
+        if let Err(refusal) = self.limit_sessions(&user, older) {
+            let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer);
+            self.note(note.with("reason", &refusal.text));
+            outbox.close(Some(refusal), true);
+            return;
+        }
+        let mut row = None;
+        if let Some(hello) = node {
+            if let Some(older) = older {
+                let text = format!("node {} has connected again from {}", hello.id, peer.ip());
                 self.counters.moved += 1;
                 self.close(older, Some(Refusal::new(Code::Moved, text)), "moved", now);
             }
@@ -61,7 +67,7 @@ impl Broker {
                 .with("user", &user.name)
                 .with("peer", peer),
         );
-        *self.per_user.entry(user.name.clone()).or_default() += 1;
+        self.usage.opened(&user.name);
         let mut opened = Session::new(user, peer, outbox);
         opened.row = row;
         self.sessions.insert(session, opened);
@@ -161,12 +167,7 @@ impl Broker {
         if let Some(at) = session.expires {
             self.expiries.remove(&(at, id));
         }
-        if let Some(sessions) = self.per_user.get_mut(&session.user.name) {
-            *sessions -= 1;
-            if *sessions == 0 {
-                self.per_user.remove(&session.user.name);
-            }
-        }
+        self.usage.closed(&session.user.name);
         for subscription in &session.subscriptions {
             self.subscriptions.remove(id, &subscription.pattern);
         }
