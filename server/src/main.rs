@@ -164,7 +164,6 @@ fn policy(command: &PolicyCommand) -> Result<ExitCode> {
     Ok(if nothing { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }

@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It cannot be read.
-    #[error("{file}: cannot read the policy: {cause}; correct `policy` in musterd.toml or the rights of the file", file = file.display())]
+    #[error("{file}: cannot read the policy: {cause}; correct the path (`policy` in musterd.toml) or the rights of the file", file = file.display())]
     Read {
         /// Which file.
         file: PathBuf,

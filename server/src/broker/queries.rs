@@ -55,7 +55,9 @@ impl Broker {
                 self.reply_with(&asker, &CancelAnswer { cancelled }, now);
                 Ok(cancelled as usize)
             }
-            Purpose::Explain { .. } | Purpose::Diff(_) | Purpose::Lint(_) => self.ask_policy(&asker, &user, sent.purpose, now),
+            Purpose::Explain { .. } | Purpose::Diff(_) | Purpose::Lint(_) => {
+                self.ask_policy(&asker, &user, sent.purpose, now)
+            }
             Purpose::Mesh => {
                 let answer = self.mesh_answer();
                 self.reply_with(&asker, &answer, now);

@@ -19,11 +19,21 @@ const DETAIL: usize = 400;
 /// no hash is shown. At most [`MOST`] of each.
 pub fn diff(old: &Policy, new: &Policy) -> DiffAnswer {
     let mut changes = settings(old, new);
-    changes.extend(named("collective", &collectives(old), &collectives(new), |a, b| vec![arrow("targeted", a, b)]));
+    let targeted = |it: Option<&bool>| it.map_or_else(|| "none".to_owned(), ToString::to_string);
+    changes.extend(named("collective", &collectives(old), &collectives(new), |a, b| {
+        changed([("targeted", targeted(a), targeted(b))])
+    }));
     changes.extend(named("broker", &old.brokers, &new.brokers, broker));
-    changes.extend(named("group", &groups(old), &groups(new), |a, b| group((old, a), (new, b))));
-    changes.extend(named("user", &users(old), &users(new), |a, b| user((old, a), (new, b))));
-    changes.extend(named("entry", &grants(old), &grants(new), |a, b| entry(a, b)));
+    let nobody = Group::default();
+    changes.extend(named("group", &groups(old), &groups(new), |a, b| {
+        group((old, a.copied().unwrap_or(&nobody)), (new, b.copied().unwrap_or(&nobody)))
+    }));
+    changes.extend(named("user", &users(old), &users(new), |a, b| match (a, b) {
+        (Some(a), Some(b)) => user((old, a), (new, b)),
+        (Some(a), None) => one_user(old, a),
+        (None, b) => b.map(|b| one_user(new, b)).unwrap_or_default(),
+    }));
+    changes.extend(named("entry", &grants(old), &grants(new), entry));
     let mut rights = rights(old, new);
     let more = changes.len().saturating_sub(MOST) + rights.len().saturating_sub(MOST);
     changes.truncate(MOST);
@@ -31,27 +41,25 @@ pub fn diff(old: &Policy, new: &Policy) -> DiffAnswer {
     DiffAnswer { changes, rights, more: more as u64 }
 }
 
-/// The differences of two maps, in order of their names. `details` says what differs in what both have; for what only one of
-/// them has it is empty.
+/// The differences of two maps, in order of their names. `details` says what differs, also from what only one of them has.
 fn named<K: Ord + Display, V: PartialEq>(
     what: &str,
     old: &BTreeMap<K, V>,
     new: &BTreeMap<K, V>,
-    details: impl Fn(&V, &V) -> Vec<String>,
+    details: impl Fn(Option<&V>, Option<&V>) -> Vec<String>,
 ) -> Vec<Change> {
     let names: BTreeSet<&K> = old.keys().chain(new.keys()).collect();
     let change = |name: &K| {
-        let (how, details) = match (old.get(name), new.get(name)) {
-            (Some(a), Some(b)) => {
-                let details: Vec<String> = if a == b { Vec::new() } else { details(a, b) };
-                if details.is_empty() {
-                    return None;
-                }
-                (How::Changed, details)
-            }
-            (None, Some(_)) => (How::Added, Vec::new()),
-            (Some(_), None) => (How::Removed, Vec::new()),
-            (None, None) => return None,
+        let (was, is) = (old.get(name), new.get(name));
+        if was == is {
+            return None;
+        }
+        let details: Vec<String> = details(was, is);
+        let how = match (was, is) {
+            (Some(_), Some(_)) if details.is_empty() => return None,
+            (Some(_), Some(_)) => How::Changed,
+            (None, _) => How::Added,
+            (_, None) => How::Removed,
         };
         let details = details.into_iter().map(|text| text.chars().take(DETAIL).collect()).collect();
         Some(Change { what: what.to_owned(), name: name.to_string(), how, details })
@@ -73,9 +81,12 @@ fn settings(old: &Policy, new: &Policy) -> Vec<Change> {
         changes.extend(named(what, &a, &b, |_, _| Vec::new()));
     }
     let trust = |policy: &Policy| BTreeMap::from([("trust-reported", policy.trust_reported)]);
-    changes.extend(named("setting", &trust(old), &trust(new), |a, b| vec![arrow("value", a, b)]));
+    let value = |policy: &Policy| policy.trust_reported.to_string();
+    changes.extend(named("setting", &trust(old), &trust(new), |_, _| changed([("value", value(old), value(new))])));
     let first = |policy: &Policy| BTreeMap::from([("first collective", first_collective(policy))]);
-    changes.extend(named("setting", &first(old), &first(new), |a, b| vec![arrow("value", a, b)]));
+    changes.extend(named("setting", &first(old), &first(new), |_, _| {
+        changed([("value", first_collective(old), first_collective(new))])
+    }));
     changes
 }
 
@@ -115,24 +126,27 @@ fn grants(policy: &Policy) -> Grants<'_> {
     grants
 }
 
-fn entry(old: &[BTreeSet<&str>; 3], new: &[BTreeSet<&str>; 3]) -> Vec<String> {
+fn entry(old: Option<&[BTreeSet<&str>; 3]>, new: Option<&[BTreeSet<&str>; 3]>) -> Vec<String> {
+    let nobody = Default::default();
+    let (old, new) = (old.unwrap_or(&nobody), new.unwrap_or(&nobody));
     let sets = Right::ALL.into_iter().flat_map(|right| set(right.as_str(), &old[right as usize], &new[right as usize]));
     sets.collect()
 }
 
-fn broker(old: &BrokerEntry, new: &BrokerEntry) -> Vec<String> {
-    let link = |entry: &BrokerEntry| entry.link.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-    let stomp =
-        |entry: &BrokerEntry| entry.stomp.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+fn broker(old: Option<&BrokerEntry>, new: Option<&BrokerEntry>) -> Vec<String> {
+    let none = || "none".to_owned();
+    let link =
+        |entry: Option<&BrokerEntry>| entry.and_then(|it| it.link.as_ref()).map_or_else(none, ToString::to_string);
+    let stomp = |entry: Option<&BrokerEntry>| {
+        let list: Vec<String> = entry.iter().flat_map(|it| &it.stomp).map(ToString::to_string).collect();
+        if list.is_empty() { none() } else { list.join(" ") }
+    };
     changed([("link", link(old), link(new)), ("stomp", stomp(old), stomp(new))])
 }
 
 fn group((old_policy, old): (&Policy, &Group), (new_policy, new): (&Policy, &Group)) -> Vec<String> {
     let scope = |group: &Group| group.scope.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-    let mut details = changed([
-        ("scope", scope(old), scope(new)),
-        ("all", old.all.to_string(), new.all.to_string()),
-    ]);
+    let mut details = changed([("scope", scope(old), scope(new)), ("all", old.all.to_string(), new.all.to_string())]);
     let shows = |policy: &Policy, group: &Group| {
         let list = hidden(policy);
         group.shows.iter().filter_map(|place| list.get(*place)).map(ToString::to_string).collect::<BTreeSet<_>>()
@@ -142,6 +156,18 @@ fn group((old_policy, old): (&Policy, &Group), (new_policy, new): (&Policy, &Gro
         let most = |group: &Group| group.limits.get(limit).map_or_else(|| "none".to_owned(), |most| most.to_string());
         details.extend(changed([(limit.as_str(), most(old), most(new))]));
     }
+    details
+}
+
+/// A user that only one policy has.
+fn one_user(policy: &Policy, user: &User) -> Vec<String> {
+    let groups: Vec<&str> = names(policy, user).into_iter().collect();
+    let mut details = vec![format!("kind: {}", user.kind), format!("groups: {}", groups.join(" "))];
+    if user.disabled {
+        details.push("disabled: true".to_owned());
+    }
+    let facts = user.facts.as_object().into_iter().flatten();
+    details.extend(facts.map(|(name, value)| format!("fact {name}: {value}")));
     details
 }
 
@@ -184,16 +210,13 @@ fn names<'p>(policy: &'p Policy, user: &User) -> BTreeSet<&'p str> {
 
 fn changed<const N: usize>(fields: [(&str, String, String); N]) -> Vec<String> {
     let differ = fields.into_iter().filter(|(_, old, new)| old != new);
-    differ.map(|(what, old, new)| arrow(what, &old, &new)).collect()
-}
-
-fn arrow(what: &str, old: &impl Display, new: &impl Display) -> String {
-    format!("{what}: {old} -> {new}")
+    differ.map(|(what, old, new)| format!("{what}: {old} -> {new}")).collect()
 }
 
 /// `groups: + noc - viewers`; nothing if the sets are the same.
 fn set<T: Ord + Display>(what: &str, old: &BTreeSet<T>, new: &BTreeSet<T>) -> Option<String> {
-    let parts = new.difference(old).map(|it| format!(" + {it}")).chain(old.difference(new).map(|it| format!(" - {it}")));
+    let parts =
+        new.difference(old).map(|it| format!(" + {it}")).chain(old.difference(new).map(|it| format!(" - {it}")));
     let parts: String = parts.collect();
     (!parts.is_empty()).then(|| format!("{what}:{parts}"))
 }

@@ -118,7 +118,12 @@ impl Policy {
     }
 
     fn names_of(&self, groups: &super::GroupSet) -> String {
-        groups.places().filter_map(|place| self.groups.get(place)).map(|group| group.name.clone()).collect::<Vec<_>>().join(", ")
+        groups
+            .places()
+            .filter_map(|place| self.groups.get(place))
+            .map(|group| group.name.clone())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 

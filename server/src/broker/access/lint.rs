@@ -85,13 +85,17 @@ impl Lint<'_> {
         }
         let groups = grant.names.join(", ");
         let first = destination.segments().next().unwrap_or_default();
-        let what = format!("{groups} may write to every topic of {destination}, so run every action there is or will be");
+        let what =
+            format!("{groups} may write to every topic of {destination}, so run every action there is or will be");
         let (severity, cure) = match first {
             ">" | "*" => (Severity::Danger, "grant what is meant, such as /topic/prod.*.status".to_owned()),
             _ => {
                 let rest: Vec<&str> = destination.segments().collect();
                 let actions = format!("/topic/{}{}", rest[..rest.len() - 1].join("."), ".*".repeat(4 - rest.len()));
-                (Severity::Warning, format!("write {actions} if actions are meant, or less, such as /topic/{first}.*.status"))
+                (
+                    Severity::Warning,
+                    format!("write {actions} if actions are meant, or less, such as /topic/{first}.*.status"),
+                )
             }
         };
         self.find(severity, Some(entry.line), what, cure);
@@ -214,7 +218,8 @@ impl Lint<'_> {
                             Predicate::Class { .. } | Predicate::ClassMatch { .. } => "classes".to_owned(),
                             _ => top.unwrap_or_default().to_owned(),
                         };
-                        let what = format!("the scope of {name} asks for {fact}, which a node reports itself and can forge");
+                        let what =
+                            format!("the scope of {name} asks for {fact}, which a node reports itself and can forge");
                         let cure = "use an asserted fact, and take `trust-reported` away";
                         self.find(Severity::Danger, line, what, cure);
                     }

@@ -109,7 +109,7 @@ pub struct Policy {
 }
 
 /// What the members of a group have in common.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Group {
     name: String,
     line: usize,

@@ -4,9 +4,9 @@ use super::document::{AclTable, BrokerTable, CollectiveTable, Document, GroupTab
 use super::error::{PolicyError, place, toml_cure};
 use super::groups::MAX_GROUPS;
 use super::hidden::{HIDDEN_BY_DEFAULT, Hidden};
+use super::limits::{Limit, Limits, MAX_LIMIT};
 use super::user::{Kind, User};
 use super::values::{self, Fault, check_name, fault, shorten};
-use super::limits::{Limit, Limits, MAX_LIMIT};
 use super::{BrokerEntry, Collective, Entry, Grant, Group, Policy};
 use muster_protocol::dial::{DEFAULT_PORT, LINK_PORT};
 use muster_protocol::facts::{Facts, PathPattern};
