@@ -550,6 +550,16 @@ mod tests {
     }
 
     #[test]
+    fn every_system_destination_that_lint_knows_is_known() {
+        for name in muster_protocol::policy::SYSTEM {
+            let body = if name == "admin.diff" { r#"{"policy":""}"# } else { "{}" };
+            if let Input::Refused { refusal, .. } = send(&format!("/muster/{name}"), &[], body) {
+                assert_ne!(refusal.code, Code::BadDestination, "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn a_delta_builds_on_the_document_before_and_must_hash_to_what_it_says() {
         let mut intake = Intake::new(Version::V1_2, true);
         let whole = r#"{"facts":{"a":1,"b":2},"classes":["web"],"modules":{}}"#;
