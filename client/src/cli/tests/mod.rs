@@ -120,6 +120,10 @@ fn arguments_parse_or_are_refused() {
         &["inventory", "n-aaaaaaaaaaaaaaaaaaaa"],
         &["explain", "-w", "a=1", "n-aaaaaaaaaaaaaaaaaaaa"],
         &["admin", "explain", "bob", "write", "/topic/prod.a.b"],
+        &["admin", "explain", "bob", "write", "/topic/prod.a.b", "-w", "a=1"],
+        &["admin", "diff", "policy.toml", "--json"],
+        &["admin", "lint"],
+        &["admin", "lint", "policy.toml", "--json"],
         &["completion", "zsh"],
     ];
     for arguments in good {
@@ -137,6 +141,8 @@ fn arguments_parse_or_are_refused() {
         &["facts", "--all"],
         &["inventory", "web1.example.net"],
         &["admin", "explain", "bob", "drink", "/topic/x"],
+        &["admin", "explain", "bob", "write", "/topic/x", "-w", "a="],
+        &["admin", "diff"],
         &["--broker", "tcp://x", "find", "--all"],
         &["mesh", "--dot", "--json"],
         &["mesh", "--all"],
