@@ -2,7 +2,7 @@
 
 use super::access::{Policy, User};
 use super::answers::Announced;
-use super::event::{Now, Opened, SessionId, Subscribed};
+use super::event::{NodeHello, Now, Opened, SessionId, Subscribed};
 use super::note::{Note, Weight};
 use super::outbox::Item;
 use super::sessions::{Session, Subscription};
@@ -22,32 +22,15 @@ impl Broker {
             outbox.close(Some(refusal), true);
             return;
         };
-        let mut older = None;
-        if let Some(hello) = node {
-            if let Some(current) = self.nodes.row(&hello.id).and_then(|row| self.nodes.get(row)) {
-                if current.number >= hello.number {
-                    let text = format!(
-                        "node {} is connected with session number {}, which is not lower",
-                        hello.id, current.number
-                    );
-                    outbox.close(Some(Refusal::new(Code::Moved, text)), true);
-                    self.note(
-                        Note::new(Weight::Warning, "older session of a node refused")
-                            .with("node", hello.id)
-                            .with("peer", peer),
-                    );
-                    return;
-                }
-                older = Some(current.session);
+        let older = match self.admit(&user, node.as_ref()) {
+            Ok(older) => older,
+            Err(refusal) => {
+                let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer);
+                self.note(note.with("code", refusal.code).with("reason", &refusal.text));
+                outbox.close(Some(refusal), true);
+                return;
             }
-        }
-        // Without the session that this one replaces: half-open, it would keep its own node out.
-        if let Err(refusal) = self.limit_sessions(&user, older) {
-            let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer);
-            self.note(note.with("reason", &refusal.text));
-            outbox.close(Some(refusal), true);
-            return;
-        }
+        };
         let mut row = None;
         if let Some(hello) = node {
             if let Some(older) = older {
@@ -72,6 +55,19 @@ impl Broker {
         opened.row = row;
         self.sessions.insert(session, opened);
         self.note_expiry(session, now);
+    }
+
+    /// Whether one more session of a user may begin: the session that it replaces, if its node has one.
+    fn admit(&self, user: &User, node: Option<&NodeHello>) -> Result<Option<SessionId>, Refusal> {
+        let current = node.and_then(|hello| Some((hello, self.nodes.get(self.nodes.row(&hello.id)?)?)));
+        if let Some((hello, current)) = current.filter(|(hello, current)| current.number >= hello.number) {
+            let (id, number) = (hello.id, current.number);
+            let text = format!("node {id} is connected with session number {number}, which is not lower");
+            return Err(Refusal::new(Code::Moved, text));
+        }
+        // Without the session that this one replaces: half-open, it would keep its own node out.
+        let older = current.map(|(_, current)| current.session);
+        self.limit_sessions(user, older).map(|()| older)
     }
 
     pub(super) fn subscribe(

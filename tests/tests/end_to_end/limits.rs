@@ -33,6 +33,7 @@ fn two_sessions_of_a_user_share_its_limits() {
     assert_eq!(refused.code, "limit");
     assert!(refused.text.contains("in-flight of the group noc-acme is 1"), "{refused:?}");
     node.reply(&asked, "ok", &json!({}));
+    one.event("reply");
     one.event("done");
     two.send(request("prod.node.ping", "r3", "has os.family"));
     two.event("accepted");
@@ -47,6 +48,7 @@ fn a_pace_holds_over_sessions_until_a_reload_lifts_it() {
     let (broker, _node) = stage("requests-per-minute = 1");
     let mut one = Stomp::operator(&broker, "acme");
     one.send(request("prod.node.ping", "r1", "customer=nobody"));
+    one.event("accepted");
     one.event("done");
     let mut two = Stomp::operator(&broker, "acme");
     two.send(request("prod.node.ping", "r2", "customer=nobody"));
@@ -56,6 +58,7 @@ fn a_pace_holds_over_sessions_until_a_reload_lifts_it() {
     assert!((1..=60_000).contains(&wait), "{wait}");
     broker.reload(POLICY);
     two.send(request("prod.node.ping", "r3", "customer=nobody"));
+    two.event("accepted");
     two.event("done");
 }
 

@@ -221,12 +221,15 @@ fn set<T: Ord + Display>(what: &str, old: &BTreeSet<T>, new: &BTreeSet<T>) -> Op
     (!parts.is_empty()).then(|| format!("{what}:{parts}"))
 }
 
+/// Patterns on which a right is gained (true) or lost.
+type Moved<'p> = Vec<(bool, Right, &'p Pattern)>;
+
 /// By user, what is granted and taken: a pattern that one policy grants and the other does not grant everywhere.
 fn rights(old: &Policy, new: &Policy) -> Vec<RightChange> {
     let (before, after) = (users(old), users(new));
     let everybody: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
     // Users of the same groups gain and lose the same.
-    let mut known: HashMap<[BTreeSet<&str>; 2], Vec<(bool, Right, &Pattern)>> = HashMap::new();
+    let mut known: HashMap<[BTreeSet<&str>; 2], Moved<'_>> = HashMap::new();
     let mut changes = Vec::new();
     for name in everybody {
         let of = |policy, users: &BTreeMap<&str, Arc<User>>| users.get(name).map(|u| names(policy, u));
@@ -243,10 +246,7 @@ fn rights(old: &Policy, new: &Policy) -> Vec<RightChange> {
 }
 
 /// What members of these groups gain (true) and lose, each pattern once.
-fn moved<'p>(
-    (old, was): (&'p Policy, &BTreeSet<&str>),
-    (new, is): (&'p Policy, &BTreeSet<&str>),
-) -> Vec<(bool, Right, &'p Pattern)> {
+fn moved<'p>((old, was): (&'p Policy, &BTreeSet<&str>), (new, is): (&'p Policy, &BTreeSet<&str>)) -> Moved<'p> {
     let mut moved = Vec::new();
     for right in Right::ALL {
         let (before, after) = (patterns(old, was, right), patterns(new, is, right));
