@@ -6,6 +6,7 @@ use crate::without::Without;
 use bytes::Bytes;
 use muster_protocol::frame::{Command, Frame};
 use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header};
+use muster_protocol::policy::{DiffAnswer, DiffQuery, LintAnswer, LintQuery};
 use muster_protocol::request::{
     CancelAnswer, CancelQuery, ExplainAnswer, ExplainQuery, FindAnswer, FindQuery, MeshAnswer, NodeAnswer, NodeQuery,
     ReportAnswer, ReportQuery,
@@ -247,6 +248,16 @@ impl Client {
     /// What the policy grants a user.
     pub async fn explain(&self, query: &ExplainQuery) -> Result<ExplainAnswer, ClientError> {
         self.query("/muster/admin.explain", None, query).await
+    }
+
+    /// What a proposed policy would grant and take.
+    pub async fn diff(&self, query: &DiffQuery) -> Result<DiffAnswer, ClientError> {
+        self.query("/muster/admin.diff", None, query).await
+    }
+
+    /// What looks wrong in a policy.
+    pub async fn lint(&self, query: &LintQuery) -> Result<LintAnswer, ClientError> {
+        self.query("/muster/admin.lint", None, query).await
     }
 
     /// Ends a request of this connection; its events go on until `done`.

@@ -85,8 +85,8 @@ codes! {
     Gone = "gone", "The asker has left or the answer was already given; drop the reply.";
     /// The broker does not do this.
     Unsupported = "unsupported", "See docs/protocol.md for what this version does.";
-    /// Too many connections, subscriptions or requests.
-    Limit = "limit", "Close some, or have the limit raised in the broker's configuration.";
+    /// Too many connections, subscriptions or requests, for the broker or for a group of the policy.
+    Limit = "limit", "Close some, or wait as the text says, or have the limit raised in the policy or the broker's configuration.";
     /// The session did not read what was sent to it.
     SlowConsumer = "slow-consumer", "Read faster, subscribe to less, or have the outbox limit raised.";
     /// A newer session of the same node has taken over.
@@ -127,12 +127,19 @@ pub struct Refusal {
     pub code: Code,
     /// One line for people; holds no secret.
     pub text: String,
+    /// When it is worth trying again, ms from now: `muster-retry-after`.
+    pub retry_after: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal with its text.
     pub fn new(code: Code, text: impl Into<String>) -> Refusal {
-        Refusal { code, text: text.into() }
+        Refusal { code, text: text.into(), retry_after: None }
+    }
+
+    /// The same, with the time after which it is worth trying again, ms.
+    pub fn again_in(self, ms: u64) -> Refusal {
+        Refusal { retry_after: Some(ms), ..self }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod frame;
 pub mod link;
 pub mod manifest;
 pub mod message;
+pub mod policy;
 pub mod request;
 pub mod session;
 pub mod tls;

@@ -449,6 +449,9 @@ pub struct ExplainQuery {
     pub right: String,
     /// A destination or, for `read`, a pattern.
     pub destination: String,
+    /// For `write`: the target, a filter. The answer then says how many nodes it reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
 }
 
 /// Answer of `/muster/admin.explain`.
@@ -461,8 +464,40 @@ pub struct ExplainAnswer {
     /// The filter that is and-ed to every request of the user, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
+    /// Whether the user may address all nodes at once, inside the scope if there is one.
+    #[serde(default)]
+    pub all: bool,
+    /// The limits that hold there for the user.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Bound>,
+    /// The first fact of the filter that is hidden from the user, for which the broker would refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<String>,
+    /// How many nodes the filter reaches; only with a filter in which nothing is hidden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
     /// For people.
     pub text: String,
+}
+
+/// A limit that holds for a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// As it stands in the policy: `max-targets`, `requests-per-minute`, `in-flight` or `sessions`.
+    pub limit: String,
+    /// How many.
+    pub most: u64,
+    /// The group that sets it.
+    pub group: String,
+}
+
+/// How many nodes of one broker a filter reaches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The broker that counted its own nodes, and no others.
+    pub broker: String,
+    /// How many, of those that who asks may see.
+    pub nodes: u64,
 }
 
 /// Body of `registered`: what the policy says about the node itself.

@@ -2,6 +2,7 @@
 //!
 //! The broker behind it never sees a raw header. What cannot be accepted becomes a refusal that says which header and why.
 
+use crate::broker::access::{Policy, lint};
 use crate::broker::event::{Answer, Find, Input, Later, Purpose, Registration, Sent, Subscribed, Target, Terms};
 use bytes::Bytes;
 use muster_protocol::destination::{Destination, Kind, Pattern};
@@ -10,6 +11,7 @@ use muster_protocol::facts::{NodeDocument, Path};
 use muster_protocol::filter::Filter;
 use muster_protocol::frame::{Command, Frame, Headers, Version};
 use muster_protocol::message::{BrokerName, MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header, shown};
+use muster_protocol::policy::{DiffQuery, LintQuery};
 use muster_protocol::request::{
     CancelQuery, DEFAULT_REPLY_WITHIN, DEFAULT_START_WITHIN, Event, ExplainQuery, FindQuery, MAX_REPLY_WITHIN,
     MeshQuery, NodeQuery, ReportQuery, State,
@@ -196,7 +198,17 @@ impl Intake {
                 body::<MeshQuery>(frame)?;
                 Purpose::Mesh
             }
-            "admin.explain" => Purpose::Explain(body::<ExplainQuery>(frame)?),
+            "admin.explain" => {
+                let query: ExplainQuery = body(frame)?;
+                let filter = query.filter.as_deref().map(filter).transpose()?;
+                Purpose::Explain { query, filter }
+            }
+            "admin.diff" => Purpose::Diff(Box::new(policy(&body::<DiffQuery>(frame)?.policy)?)),
+            "admin.lint" => {
+                let query: LintQuery = body(frame)?;
+                let text = query.policy.as_deref();
+                Purpose::Lint(text.map(|text| policy(text).map(|policy| lint(&policy))).transpose()?)
+            }
             _ => {
                 return Err(Refusal::new(
                     Code::BadDestination,
@@ -309,6 +321,11 @@ pub(crate) fn request_id(text: &str) -> Result<RequestId, Refusal> {
 
 pub(crate) fn filter(text: &str) -> Result<Filter, Refusal> {
     Filter::parse(text).map_err(|e| Refusal::new(Code::BadFilter, e.to_string()))
+}
+
+/// A proposed policy, as it would be read from its file.
+fn policy(text: &str) -> Result<Policy, Refusal> {
+    Policy::parse(text).map_err(|e| Refusal::new(Code::BadBody, format!("the policy: {e}")))
 }
 
 pub(crate) fn fact_path(text: &str) -> Result<Path, Refusal> {
@@ -529,6 +546,16 @@ mod tests {
             ),
         ] {
             assert_eq!(refused(send(destination, &headers, body)).0, code, "{destination} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn every_system_destination_that_lint_knows_is_known() {
+        for name in muster_protocol::policy::SYSTEM {
+            let body = if name == "admin.diff" { r#"{"policy":""}"# } else { "{}" };
+            if let Input::Refused { refusal, .. } = send(&format!("/muster/{name}"), &[], body) {
+                assert_ne!(refusal.code, Code::BadDestination, "{name}");
+            }
         }
     }
 

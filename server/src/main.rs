@@ -3,10 +3,11 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use muster_server::broker::access;
 use muster_server::config::{Config, LogFormat};
 use muster_server::control::{self, Answer, Command as Control};
 use muster_server::init::InitOptions;
-use muster_server::{init, passwd, server};
+use muster_server::{init, passwd, policy, server};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,6 +36,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Looks at policies without a broker. Exit code 0: nothing to say; 1: findings, or differences; 2: a file is no policy
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Runs the broker
     Run {
         /// The configuration
@@ -48,6 +54,25 @@ enum Command {
         config: PathBuf,
         #[command(subcommand)]
         command: CtlCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Says what looks wrong in a policy
+    Lint {
+        /// The policy
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Says what a new policy would grant and take
+    Diff {
+        /// The policy as it is
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The policy as it would be
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
     },
 }
 
@@ -79,35 +104,32 @@ enum LinkCommand {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("musterd: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let command = Arguments::parse().command;
+    // As with diff and other checkers: 1 is an answer, trouble is 2.
+    let trouble = if matches!(command, Command::Policy { .. }) { ExitCode::from(2) } else { ExitCode::FAILURE };
+    run(command).unwrap_or_else(|error| {
+        eprintln!("musterd: {error:#}");
+        trouble
+    })
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Init(options) => {
             println!("{}", init::init(&options)?);
-            Ok(())
         }
         Command::Check { file } => {
             let config = Config::load(&file)?;
             server::check(&config)?;
             println!("{}: good", file.display());
-            Ok(())
         }
         Command::Passwd { file } => {
             println!("{}", passwd::ask(file.as_deref())?);
-            Ok(())
         }
         Command::Run { config } => {
             let config = Config::load(&config)?;
             start_log(&config)?;
-            Ok(runtime()?.block_on(server::run(&config))?)
+            runtime()?.block_on(server::run(&config))?;
         }
         Command::Ctl { config, command } => {
             let config = Config::load(&config)?;
@@ -121,9 +143,25 @@ fn run(command: Command) -> Result<()> {
                 Answer::Ok(value) => println!("{}", serde_json::to_string_pretty(&value)?),
                 Answer::Error(error) => bail!(error),
             }
-            Ok(())
         }
+        Command::Policy { command } => return policy(&command),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn policy(command: &PolicyCommand) -> Result<ExitCode> {
+    let (text, nothing) = match command {
+        PolicyCommand::Lint { file } => {
+            let found = access::lint(&policy::draft(file)?);
+            (found.to_string(), found.findings.is_empty())
+        }
+        PolicyCommand::Diff { old, new } => {
+            let diff = access::diff(&policy::draft(old)?, &policy::draft(new)?);
+            (diff.to_string(), diff.is_empty())
+        }
+    };
+    print!("{text}");
+    Ok(if nothing { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

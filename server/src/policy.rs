@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It cannot be read.
-    #[error("{file}: cannot read the policy: {cause}; correct `policy` in musterd.toml or the rights of the file", file = file.display())]
+    #[error("{file}: cannot read the policy: {cause}; correct the path (`policy` in musterd.toml) or the rights of the file", file = file.display())]
     Read {
         /// Which file.
         file: PathBuf,
@@ -39,8 +39,17 @@ pub enum LoadError {
     },
 }
 
-/// Reads a policy file, whole or not at all.
+/// Reads a policy file to be enforced, whole or not at all.
 pub fn load(path: &Path) -> Result<Arc<Policy>, LoadError> {
+    read(path, true).map(Arc::new)
+}
+
+/// Reads a policy file to be looked at: it may be a draft, and the rights on the file do not matter.
+pub fn draft(path: &Path) -> Result<Policy, LoadError> {
+    read(path, false)
+}
+
+fn read(path: &Path, guarded: bool) -> Result<Policy, LoadError> {
     let unread = |cause: String| LoadError::Read { file: path.to_owned(), cause };
     let io = |error: std::io::Error| unread(error.to_string());
     let file = File::open(path).map_err(io)?;
@@ -50,7 +59,7 @@ pub fn load(path: &Path) -> Result<Arc<Policy>, LoadError> {
         return Err(unread("it is not a file".into()));
     }
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o007 != 0 {
+    if guarded && mode & 0o007 != 0 {
         return Err(LoadError::Exposed { file: path.to_owned(), mode });
     }
     let mut bytes = Vec::new();
@@ -63,8 +72,7 @@ pub fn load(path: &Path) -> Result<Arc<Policy>, LoadError> {
             error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         unread(format!("line {line} is not UTF-8"))
     })?;
-    let policy = Policy::parse(&text).map_err(|error| LoadError::Policy { file: path.to_owned(), error })?;
-    Ok(Arc::new(policy))
+    Policy::parse(&text).map_err(|error| LoadError::Policy { file: path.to_owned(), error })
 }
 
 #[cfg(test)]
@@ -84,6 +92,7 @@ mod tests {
         assert!(load_with(b"", 0o640).is_ok());
         assert!(load_with(b"", 0o644).unwrap_err().ends_with("(mode 644); run `chmod 640` on it"));
         assert!(load_with(b"", 0o602).is_err());
+        assert!(draft(&file).is_ok(), "a draft is only looked at");
         let error = load_with(b"\nfoo = 1\n", 0o600).unwrap_err();
         assert!(error.contains("policy.toml: line 2") && error.contains("unknown field `foo`"), "{error}");
         assert!(load_with(b"\n\n\xff", 0o600).unwrap_err().contains("line 3 is not UTF-8"));

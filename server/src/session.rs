@@ -435,7 +435,7 @@ fn encode_error(refusal: &Refusal, retry_after: Option<u64>, version: Version, o
         .header(header::CODE, refusal.code.as_str())
         .header(header::MESSAGE, &refusal.text)
         .header("content-type", "text/plain");
-    if let Some(ms) = retry_after {
+    if let Some(ms) = retry_after.or(refusal.retry_after) {
         encoder = encoder.header(header::RETRY_AFTER, &ms.to_string());
     }
     encoder.finish(format!("{}: {}\n{}\n", refusal.code, refusal.text, refusal.code.cure()).as_bytes());

@@ -63,6 +63,7 @@ fn the_broker_is_plain_and_knows_nothing_above_it() {
             breaches.push(format!("{}:{}: {}", file.display(), breach.line, breach.what));
         }
     }
+    assert!(sources(&root).len() > 30, "{}: where are its sources?", root.display());
     assert!(breaches.is_empty(), "broker/ is not plain any more:\n{}", breaches.join("\n"));
 }
 
@@ -88,6 +89,7 @@ fn the_protocol_is_plain_but_for_its_three_files_of_io() {
         }
         breaches.extend(found.iter().map(|breach| format!("{}:{}: {}", file.display(), breach.line, breach.what)));
     }
+    assert!(sources(&root).len() > 20, "{}: where are its sources?", root.display());
     assert!(breaches.is_empty(), "protocol/ is not plain any more:\n{}", breaches.join("\n"));
 }
 
@@ -179,7 +181,6 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
             found.push(path);
         }
     }
-    assert!(!found.is_empty(), "{}: no sources", folder.display());
     found.sort();
     found
 }

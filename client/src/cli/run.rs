@@ -192,7 +192,8 @@ impl Work<'_> {
             return Ok(None);
         };
         let partial = match refused.code {
-            Some(Code::TooManyTargets) => false,
+            // Where our own guard would have let it pass, it is a limit of the policy: no answer of the operator lifts it.
+            Some(Code::TooManyTargets) if refused.count.is_none_or(|count| request.max_targets < Some(count)) => false,
             Some(Code::Partial) if own_limit.is_none() => true,
             _ => return Ok(None),
         };

@@ -4,6 +4,7 @@ use super::Broker;
 use super::answers::{event_headers, json_bytes, json_text};
 use super::asks::{Due, Hears};
 use super::event::{Now, SessionId, Terms};
+use super::limits::words;
 use super::mesh::Cargo;
 use super::note::{Note, Weight};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use muster_protocol::error::{Code, Refusal};
 use muster_protocol::frame::Headers;
 use muster_protocol::link::{Happened, Heard, Load, Prepare, Report, RequestKey, Serial, Word};
 use muster_protocol::message::{BrokerName, NodeId, RequestId, header};
-use muster_protocol::request::{Accepted, CHUNK, Done, Event, Missing, NodeRef, Outcome, State, Why};
+use muster_protocol::request::{Accepted, Bound, CHUNK, Done, Event, Missing, NodeRef, Outcome, State, Why};
 
 impl Broker {
     /// A numbered report of another broker: taken if it is the next one, and acknowledged.
@@ -146,7 +147,7 @@ impl Broker {
     /// When every broker has counted, a guard is decided: COMMIT to all, or nothing is delivered anywhere.
     pub(super) fn decide(&mut self, serial: u64, now: Now) {
         let Some(ask) = self.asks.get_mut(serial).filter(|ask| ask.held.is_some() && ask.is_counted()) else { return };
-        let (terms, count) = (ask.asked.terms, ask.count());
+        let (terms, bound, count) = (ask.asked.terms, ask.asked.bound.clone(), ask.count());
         let missing: Vec<Missing> = ask.missing().cloned().collect();
         let (queue, id) = (ask.asked.queue.clone(), ask.asked.id.clone());
         if !missing.is_empty() && !terms.allow_partial {
@@ -159,7 +160,7 @@ impl Broker {
             let text = format!("{count} nodes match where they can be counted, without {names}; nothing was delivered");
             return self.refuse_ask(serial, &Refusal::new(Code::Partial, text), count, now);
         }
-        if let Some(refusal) = guard(&terms, count) {
+        if let Some(refusal) = guard(&terms, bound.as_ref(), count) {
             return self.refuse_ask(serial, &refusal, count, now);
         }
         let Some(ask) = self.asks.get_mut(serial) else { return };
@@ -205,6 +206,7 @@ impl Broker {
     pub(super) fn forget_ask(&mut self, serial: u64, now: Now) {
         let name = self.name_of(serial);
         let Some(ask) = self.asks.drop(serial) else { return };
+        self.usage.accounted(&ask.asked.user);
         if let Some(session) = self.sessions.get_mut(ask.asked.caller) {
             session.in_flight = session.in_flight.saturating_sub(1);
         }
@@ -343,6 +345,7 @@ impl Broker {
     pub(super) fn finish(&mut self, serial: u64, now: Now) {
         let Some((ask, done)) = self.asks.finish(serial) else { return };
         let asked = ask.asked;
+        self.usage.accounted(&asked.user);
         if let Some(session) = self.sessions.get_mut(asked.caller) {
             session.in_flight = session.in_flight.saturating_sub(1);
         }
@@ -352,7 +355,11 @@ impl Broker {
 }
 
 /// The refusal of a guard that does not hold for this count.
-fn guard(terms: &Terms, count: u64) -> Option<Refusal> {
+fn guard(terms: &Terms, bound: Option<&Bound>, count: u64) -> Option<Refusal> {
+    if let Some(bound) = bound.filter(|bound| count > bound.most) {
+        let text = format!("{count} nodes match, and {}; nothing was delivered", words(bound));
+        return Some(Refusal::new(Code::TooManyTargets, text));
+    }
     if let Some(most) = terms.max_targets.filter(|most| count > *most) {
         let text = format!("{count} nodes match, at most {most} are allowed; nothing was delivered");
         return Some(Refusal::new(Code::TooManyTargets, text));

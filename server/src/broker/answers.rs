@@ -190,6 +190,9 @@ impl Broker {
         if let Some(count) = count {
             headers.push(header::COUNT, &count.to_string());
         }
+        if let Some(ms) = refusal.retry_after {
+            headers.push(header::RETRY_AFTER, &ms.to_string());
+        }
         self.put_on_queue(queue, headers, Bytes::new(), now);
     }
 

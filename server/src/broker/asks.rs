@@ -11,7 +11,7 @@ use muster_protocol::destination::Destination;
 use muster_protocol::frame::Headers;
 use muster_protocol::link::Prepare;
 use muster_protocol::message::{BrokerName, NodeId, RequestId};
-use muster_protocol::request::{Done, Missing, State};
+use muster_protocol::request::{Bound, Done, Missing, State};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -40,8 +40,10 @@ pub struct Asked {
     pub queue: Destination,
     /// To which action topic it went.
     pub destination: Destination,
-    /// Its terms.
+    /// Its terms, those of the policy included.
     pub terms: Terms,
+    /// The limit that the policy sets to its targets.
+    pub bound: Option<Bound>,
     /// What goes to other brokers, and its body.
     pub prepare: Arc<Prepare>,
     /// The body.

@@ -191,20 +191,33 @@ impl Broker {
     /// The nodes here that a SEND is for: target, scope, `muster-nodes`, the collective, and for a request the module.
     fn resolve(&self, user: &User, sent: &Sent) -> Resolved {
         let target = if let Target::Filter(filter) = &sent.target { Some(filter) } else { None };
-        let mut rows = self.nodes.matching(target, user.scope.as_ref());
-        if let (Some((_, module, _)), Purpose::Request(_)) = (sent.destination.as_action(), &sent.purpose) {
-            rows &= self.nodes.with_module(module);
-        }
+        let is_request = matches!(sent.purpose, Purpose::Request(_));
+        let mut rows = self.reached(user, target, &sent.destination, is_request);
         if let Some(nodes) = &sent.nodes {
             rows &= nodes.iter().filter_map(|id| self.nodes.row(id)).collect::<RoaringBitmap>();
         }
-        let collective = sent.destination.segments().next().unwrap_or_default().to_owned();
+        Resolved { rows, filter: Broker::filter_of(user, sent) }
+    }
+
+    /// The nodes here that a user reaches at a topic: target, scope, the collective, and for a request the module.
+    pub(super) fn reached(
+        &self,
+        user: &User,
+        target: Option<&Filter>,
+        destination: &Destination,
+        is_request: bool,
+    ) -> RoaringBitmap {
+        let mut rows = self.nodes.matching(target, user.scope.as_ref());
+        if let (Some((_, module, _)), true) = (destination.as_action(), is_request) {
+            rows &= self.nodes.with_module(module);
+        }
+        let collective = destination.segments().next().unwrap_or_default();
         // With one collective all nodes are in it.
         if !matches!(self.access.collectives(), [only] if only.name == collective) {
             let inside = |row: &u32| self.nodes.get(*row).is_some_and(|n| *n.collective == *collective);
             rows = rows.into_iter().filter(inside).collect();
         }
-        Resolved { rows, filter: Broker::filter_of(user, sent) }
+        rows
     }
 
     fn fanout(

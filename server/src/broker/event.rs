@@ -11,7 +11,8 @@ use muster_protocol::filter::Filter;
 use muster_protocol::frame::Headers;
 use muster_protocol::link::{Head, Hello, Neighbour};
 use muster_protocol::message::{BrokerName, NodeId, RequestId};
-use muster_protocol::request::State;
+use muster_protocol::policy::LintAnswer;
+use muster_protocol::request::{ExplainQuery, State};
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -266,7 +267,16 @@ pub enum Purpose {
     /// `/muster/mesh`.
     Mesh,
     /// `/muster/admin.explain`.
-    Explain(muster_protocol::request::ExplainQuery),
+    Explain {
+        /// As it was asked.
+        query: ExplainQuery,
+        /// Its filter.
+        filter: Option<Filter>,
+    },
+    /// `/muster/admin.diff`: a policy, read at the edge.
+    Diff(Box<Policy>),
+    /// `/muster/admin.lint`: what was found in a policy at the edge; `None` asks about the one in force.
+    Lint(Option<LintAnswer>),
 }
 
 /// The terms of a request.

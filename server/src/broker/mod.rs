@@ -5,11 +5,13 @@
 
 pub mod access;
 mod account;
+mod advice;
 mod answers;
 pub mod asks;
 mod deliver;
 pub mod event;
 pub mod inquiries;
+pub mod limits;
 pub mod mesh;
 pub mod moves;
 pub mod nodes;
@@ -30,6 +32,7 @@ use asks::Asks;
 use deliver::Fanout;
 use event::{Event, Input, Now, SessionId, Ticket};
 use inquiries::Inquiries;
+use limits::Usage;
 use mesh::{Identity, Mesh};
 use moves::Moves;
 use muster_protocol::destination::Destination;
@@ -113,8 +116,8 @@ pub struct Broker {
     turns: VecDeque<LaneId>,
     /// When sessions end because their user expires, monotonic ms.
     expiries: BTreeSet<(u64, SessionId)>,
-    /// Sessions of each user.
-    per_user: HashMap<String, usize>,
+    /// What users do and have done here, for the limits.
+    usage: Usage,
     /// Reports of other brokers to acknowledge at the end of this event: all up to a number.
     acknowledge: BTreeMap<(BrokerName, RequestKey), u64>,
     /// What of the nodes was last told to the mesh, and when it may be told again, monotonic ms.
@@ -178,7 +181,7 @@ impl Broker {
             lanes: HashMap::new(),
             turns: VecDeque::new(),
             expiries: BTreeSet::new(),
-            per_user: HashMap::new(),
+            usage: Usage::default(),
             notes: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! Who comes, stays and goes? Sessions and their subscriptions, from the login to the last table that forgets them.
 
 use super::access::{Policy, User};
-use super::event::{Now, Opened, SessionId, Subscribed};
+use super::event::{NodeHello, Now, Opened, SessionId, Subscribed};
 use super::note::{Note, Weight};
 use super::outbox::Item;
 use super::sessions::{Session, Subscription};
@@ -23,30 +23,19 @@ impl Broker {
             outbox.close(Some(refusal), true);
             return;
         };
-        let most = self.settings.sessions_per_user;
-        if most > 0 && self.per_user.get(&user.name).is_some_and(|sessions| *sessions >= most) {
-            let text = format!("{} has {most} sessions, which is the limit", user.name);
-            outbox.close(Some(Refusal::new(Code::Limit, text)), true);
-            return;
-        }
+        let older = match self.admit(&user, node.as_ref()) {
+            Ok(older) => older,
+            Err(refusal) => {
+                let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer);
+                self.note(note.with("code", refusal.code).with("reason", &refusal.text));
+                outbox.close(Some(refusal), true);
+                return;
+            }
+        };
         let mut row = None;
         if let Some(hello) = node {
-            if let Some(current) = self.nodes.row(&hello.id).and_then(|row| self.nodes.get(row)) {
-                if current.number >= hello.number {
-                    let text = format!(
-                        "node {} is connected with session number {}, which is not lower",
-                        hello.id, current.number
-                    );
-                    outbox.close(Some(Refusal::new(Code::Moved, text)), true);
-                    self.note(
-                        Note::new(Weight::Warning, "older session of a node refused")
-                            .with("node", hello.id)
-                            .with("peer", peer),
-                    );
-                    return;
-                }
-                let (older, text) =
-                    (current.session, format!("node {} has connected again from {}", hello.id, peer.ip()));
+            if let Some(older) = older {
+                let text = format!("node {} has connected again from {}", hello.id, peer.ip());
                 self.counters.moved += 1;
                 self.close(older, Some(Refusal::new(Code::Moved, text)), "moved", now);
             }
@@ -62,12 +51,25 @@ impl Broker {
                 .with("user", &user.name)
                 .with("peer", peer),
         );
-        *self.per_user.entry(user.name.clone()).or_default() += 1;
+        self.usage.opened(&user.name);
         let mut opened = Session::new(user, peer, outbox);
         opened.row = row;
         opened.token_made = token_made;
         self.sessions.insert(session, opened);
         self.note_expiry(session, now);
+    }
+
+    /// Whether one more session of a user may begin: the session that it replaces, if its node has one.
+    fn admit(&self, user: &User, node: Option<&NodeHello>) -> Result<Option<SessionId>, Refusal> {
+        let current = node.and_then(|hello| Some((hello, self.nodes.get(self.nodes.row(&hello.id)?)?)));
+        if let Some((hello, current)) = current.filter(|(hello, current)| current.number >= hello.number) {
+            let (id, number) = (hello.id, current.number);
+            let text = format!("node {id} is connected with session number {number}, which is not lower");
+            return Err(Refusal::new(Code::Moved, text));
+        }
+        // Without the session that this one replaces: half-open, it would keep its own node out.
+        let older = current.map(|(_, current)| current.session);
+        self.limit_sessions(user, older).map(|()| older)
     }
 
     pub(super) fn subscribe(
@@ -163,12 +165,7 @@ impl Broker {
         if let Some(at) = session.expires {
             self.expiries.remove(&(at, id));
         }
-        if let Some(sessions) = self.per_user.get_mut(&session.user.name) {
-            *sessions -= 1;
-            if *sessions == 0 {
-                self.per_user.remove(&session.user.name);
-            }
-        }
+        self.usage.closed(&session.user.name);
         for subscription in &session.subscriptions {
             self.subscriptions.remove(id, &subscription.pattern);
         }

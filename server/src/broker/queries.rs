@@ -55,10 +55,8 @@ impl Broker {
                 self.reply_with(&asker, &CancelAnswer { cancelled }, now);
                 Ok(cancelled as usize)
             }
-            Purpose::Explain(query) => {
-                let answer = self.access.explain(&query.user, &query.right, &query.destination)?;
-                self.reply_with(&asker, &answer, now);
-                Ok(1)
+            Purpose::Explain { .. } | Purpose::Diff(_) | Purpose::Lint(_) => {
+                self.ask_policy(&asker, &user, sent.purpose, now)
             }
             Purpose::Mesh => {
                 let mut answer = self.mesh_answer();
@@ -438,7 +436,7 @@ impl Broker {
         Ok(answer)
     }
 
-    fn reply_with(&mut self, asker: &Asker, answer: &impl Serialize, now: Now) {
+    pub(super) fn reply_with(&mut self, asker: &Asker, answer: &impl Serialize, now: Now) {
         let mut headers = event_headers(asker.request.as_ref(), Event::Answer);
         headers.push("content-type", "application/json");
         self.put_on_queue(&asker.queue, headers, json_bytes(answer), now);

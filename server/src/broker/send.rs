@@ -14,6 +14,7 @@ use muster_protocol::destination::{Destination, Kind};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::{Letter, Load, Prepare, ReplyLetter, RequestKey, Word};
 use muster_protocol::message::{BrokerName, RequestId, TARGET_ALL};
+use muster_protocol::request::Bound;
 use std::sync::Arc;
 
 impl Broker {
@@ -65,6 +66,7 @@ impl Broker {
         };
         let me = self.mesh.me().clone();
         let Some((terms, request)) = request else {
+            self.limit(&user, &sent, now)?;
             let filter = Broker::filter_of(&user, &sent);
             let asked = Asked { nodes: Broker::is_for_nodes(&sent), target: filter.as_ref(), ..Asked::default() };
             let audience = self.mesh.audience(Some(&sent.destination), asked, now.tick);
@@ -91,7 +93,10 @@ impl Broker {
             let text = format!("{in_flight} requests of this connection are under way; wait for one to end");
             return Err(Refusal::new(Code::Limit, text));
         }
-        self.request(id, user, sent, queue_name, terms, request, now)
+        let bound = self.limit(&user, &sent, now)?;
+        let own = terms.max_targets;
+        let max_targets = own.into_iter().chain(bound.as_ref().map(|bound| bound.most)).min();
+        self.request(id, user, sent, queue_name, (Terms { max_targets, ..terms }, bound), request, now)
     }
 
     /// A request of a session of this broker: its account begins, and all brokers that it is for are asked.
@@ -102,7 +107,7 @@ impl Broker {
         user: Arc<User>,
         sent: Sent,
         queue_name: Destination,
-        terms: Terms,
+        (terms, bound): (Terms, Option<Bound>),
         request: RequestId,
         now: Now,
     ) -> Result<Option<Fanout>, Refusal> {
@@ -137,6 +142,7 @@ impl Broker {
             queue: queue.clone(),
             destination: sent.destination.clone(),
             terms,
+            bound,
             prepare: prepare.clone(),
             body: sent.body.clone(),
         };
@@ -150,6 +156,7 @@ impl Broker {
         let note =
             note.with("destination", &sent.destination).with("dry_run", terms.dry_run).with("brokers", to.len() + 1);
         self.note(if missing > 0 { note.with("without", missing) } else { note });
+        self.usage.asked(name);
         if let Some(session) = self.sessions.get_mut(caller) {
             session.in_flight += 1;
         }

@@ -2,7 +2,7 @@
 
 use super::brokers::dialled;
 use super::*;
-use crate::broker::access::{Kind, Right};
+use crate::broker::access::{Kind, Right, lint};
 use crate::config::Config;
 use crate::{passwd, policy};
 use muster_protocol::destination::{Destination, Pattern};
@@ -78,6 +78,7 @@ fn the_policy_makes_the_tour_work() {
     let parent = tempfile::tempdir().unwrap();
     let report = init(&InitOptions::new(parent.path())).unwrap();
     let policy = policy::load(&report.dir.join("policy.toml")).unwrap();
+    assert_eq!(lint(&policy).findings, []);
     let may = |user: &str, destination: &str| {
         let destination = Destination::parse(destination).unwrap();
         policy.allows(policy.user(user).unwrap(), Right::Write, &destination)

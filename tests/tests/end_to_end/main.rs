@@ -10,6 +10,8 @@ mod bad_input;
 mod cli;
 /// What the registry believes: documents, deltas, asserted facts, nodes that register or are gone.
 mod facts;
+/// Limits of groups: sessions, requests, targets.
+mod limits;
 /// Who gets in, who is told to wait, which of two sessions of a node lives.
 mod login;
 /// The mesh: every message and request over whatever shape, exactly once.
@@ -22,6 +24,8 @@ mod mesh_links;
 mod mesh_requests;
 /// What a reloaded policy ends, and what scopes and hidden facts keep from whom.
 mod policy;
+/// What the command line says about policies: explain, diff, lint.
+mod policy_advice;
 /// The broker as a process: stopping, secrets in logs and files, `ctl`.
 mod process;
 /// The life of a request, with nodes that answer exactly what the test says.

@@ -124,6 +124,10 @@ fn arguments_parse_or_are_refused() {
         &["login"],
         &["--user", "bob", "login"],
         &["logout", "--user", "bob"],
+        &["admin", "explain", "bob", "write", "/topic/prod.a.b", "-w", "a=1"],
+        &["admin", "diff", "policy.toml", "--json"],
+        &["admin", "lint"],
+        &["admin", "lint", "policy.toml", "--json"],
         &["completion", "zsh"],
     ];
     for arguments in good {
@@ -141,6 +145,8 @@ fn arguments_parse_or_are_refused() {
         &["facts", "--all"],
         &["inventory", "web1.example.net"],
         &["admin", "explain", "bob", "drink", "/topic/x"],
+        &["admin", "explain", "bob", "write", "/topic/x", "-w", "a="],
+        &["admin", "diff"],
         &["--broker", "tcp://x", "find", "--all"],
         &["mesh", "--dot", "--json"],
         &["mesh", "--all"],

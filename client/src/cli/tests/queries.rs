@@ -118,6 +118,60 @@ async fn explanations_are_trees_and_exit_codes() {
 }
 
 #[tokio::test]
+async fn explain_shows_limits_reach_and_what_is_hidden() {
+    let arguments = ["admin", "explain", "bob", "write", "/topic/prod.a.b", "-w", "a=1"];
+    let (code, out, _) = muster(&arguments, &[], |mut peer, _| async move {
+        let (asked, body) = peer.expect("/muster/admin.explain").await;
+        assert_eq!(body["filter"], "a = 1");
+        let limits = json!([{"limit": "max-targets", "most": 5, "group": "noc"}]);
+        let reached = json!({"broker": "noc1", "nodes": 3});
+        let answer = json!({"allowed": true, "entries": ["line 3"], "text": "one\n\u{1b}[2Jtwo", "scope": "b = 2", "all": true, "limits": limits, "reached": reached});
+        peer.answer(&asked, answer).await;
+    })
+    .await;
+    let expected = "allowed: one\n␛[2Jtwo\n  entry  line 3\n  scope  b = 2\n  all    yes, inside the scope\n  \
+                    limit  max-targets = 5 (group noc)\n  nodes  3 at noc1; other brokers were not asked\n";
+    assert_eq!((code, out.as_str()), (0, expected));
+}
+
+#[tokio::test]
+async fn diff_and_lint_send_the_file_and_exit_one_if_there_is_something_to_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.toml");
+    std::fs::write(&file, "asserted = []\n").unwrap();
+    let path = file.to_str().unwrap();
+    let (code, out, err) = muster(&["admin", "diff", path], &[], |mut peer, _| async move {
+        let (asked, body) = peer.expect("/muster/admin.diff").await;
+        assert_eq!(body, json!({"policy": "asserted = []\n"}));
+        peer.answer(&asked, json!({"changes": [], "rights": []})).await;
+    })
+    .await;
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", "The policy in force grants the same.\n"));
+    let change = json!({"what": "user", "name": "b\u{1b}b", "how": "changed", "details": ["password changed"]});
+    let (code, out, _) = muster(&["admin", "diff", path], &[], |mut peer, _| async move {
+        let (asked, _) = peer.expect("/muster/admin.diff").await;
+        peer.answer(&asked, json!({"changes": [change], "rights": []})).await;
+    })
+    .await;
+    assert_eq!((code, out.as_str()), (1, "~ user b␛b\n    password changed\n"));
+    let (code, out, _) = muster(&["admin", "lint"], &[], |mut peer, _| async move {
+        let (asked, body) = peer.expect("/muster/admin.lint").await;
+        assert_eq!(body, json!({}));
+        let finding = json!({"severity": "danger", "line": 7, "what": "x", "cure": "y"});
+        peer.answer(&asked, json!({"findings": [finding]})).await;
+    })
+    .await;
+    assert_eq!((code, out.as_str()), (1, "line 7: danger: x; y\n"));
+    let (code, out, _) = muster(&["admin", "lint", path], &[], |mut peer, _| async move {
+        let (asked, body) = peer.expect("/muster/admin.lint").await;
+        assert_eq!(body, json!({"policy": "asserted = []\n"}));
+        peer.answer(&asked, json!({"findings": []})).await;
+    })
+    .await;
+    assert_eq!((code, out.as_str()), (0, ""));
+}
+
+#[tokio::test]
 async fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, out, _) = muster(&["completion", shell], &[], |_, _| async {}).await;

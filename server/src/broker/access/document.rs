@@ -73,6 +73,10 @@ pub(super) struct GroupTable {
     pub(super) all: bool,
     #[serde(default)]
     pub(super) shows: Vec<Text>,
+    pub(super) max_targets: Option<Spanned<i64>>,
+    pub(super) requests_per_minute: Option<Spanned<i64>>,
+    pub(super) in_flight: Option<Spanned<i64>>,
+    pub(super) sessions: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

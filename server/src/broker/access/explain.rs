@@ -1,13 +1,14 @@
 //! Why may a user do this, or why not? The answer of `muster admin explain`, from the policy alone.
 
+use super::limits::Limit;
 use super::user::User;
 use super::{Entry, Policy, Right};
 use muster_protocol::destination::{Destination, Kind, Pattern, covered};
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::request::ExplainAnswer;
+use muster_protocol::request::{Bound, ExplainAnswer};
 
 impl Policy {
-    /// Says whether a user has a right at a destination, which entries grant it through which groups, and the scope. For
+    /// Says whether a user has a right at a destination, which entries grant it through which groups, the scope and limits. For
     /// `read` the destination may be a pattern: then the entries are those that cover it together.
     ///
     /// Refused: a user that the policy does not have, a right that is none, a destination that is not well formed.
@@ -36,7 +37,22 @@ impl Policy {
             entries: granting.iter().map(|entry| entry.to_string()).collect(),
             text: self.text(user, right, pattern, &granting, scope.as_deref()),
             scope,
+            all: user.may_all,
+            limits: self.limits_of(user, right, pattern),
+            hidden: None,
+            reached: None,
         }
+    }
+
+    fn limits_of(&self, user: &User, right: Right, pattern: &Pattern) -> Vec<Bound> {
+        let sending = (right == Right::Write && pattern.kind() == Kind::Topic).then(|| pattern.as_str());
+        let destination = sending.and_then(|text| Destination::parse(text).ok());
+        let at = |limit: Limit| match (limit, &destination) {
+            (Limit::Sessions, _) => self.session_limit(user),
+            (_, Some(destination)) => self.limit_at(user, limit, destination),
+            (_, None) => None,
+        };
+        Limit::ALL.into_iter().filter_map(at).collect()
     }
 
     /// All entries that grant a concrete destination; for a pattern as few as cover it together, none if all do not.
@@ -102,7 +118,12 @@ impl Policy {
     }
 
     fn names_of(&self, groups: &super::GroupSet) -> String {
-        groups.places().filter_map(|place| self.groups.get(place)).cloned().collect::<Vec<_>>().join(", ")
+        groups
+            .places()
+            .filter_map(|place| self.groups.get(place))
+            .map(|group| group.name.clone())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 

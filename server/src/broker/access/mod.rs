@@ -3,24 +3,31 @@
 //! The policy is a plain value, made whole from a text ([`Policy::parse`]) or not at all. What it does not grant is
 //! refused: an empty policy grants nothing, and entries only add up. Who reads the text from where is `crate::policy`.
 
+mod diff;
 mod document;
 mod error;
 mod explain;
 mod groups;
 mod hidden;
+mod limits;
+mod lint;
 mod parse;
 mod user;
 mod values;
 
+pub use diff::diff;
 pub use error::PolicyError;
 pub(crate) use error::{place, toml_cure};
 pub use groups::{GroupSet, MAX_GROUPS};
 pub use hidden::{HIDDEN_BY_DEFAULT, Hidden};
+pub use limits::{Limit, Limits};
+pub use lint::lint;
 pub use user::{Kind, PasswordHash, User};
 
 use muster_protocol::destination::{Destination, Pattern, covered};
 use muster_protocol::dial::Address;
-use muster_protocol::facts::Path;
+use muster_protocol::facts::{Path, PathPattern};
+use muster_protocol::filter::Filter;
 use muster_protocol::message::BrokerName;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -90,10 +97,27 @@ pub struct Policy {
     brokers: BTreeMap<BrokerName, BrokerEntry>,
     collectives: Vec<Collective>,
     users: HashMap<String, Arc<User>>,
-    groups: Vec<String>,
+    groups: Vec<Group>,
     entries: Vec<Entry>,
     display: Vec<Path>,
     asserted: BTreeSet<String>,
+    trust_reported: bool,
+    /// As it stands there; `None` is [`HIDDEN_BY_DEFAULT`].
+    hidden: Option<Vec<PathPattern>>,
+    /// Where brokers stand.
+    broker_lines: BTreeMap<BrokerName, usize>,
+}
+
+/// What the members of a group have in common.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Group {
+    name: String,
+    line: usize,
+    scope: Option<Filter>,
+    all: bool,
+    /// Members of the hidden list that it sees, by their places there.
+    shows: BTreeSet<usize>,
+    limits: Limits,
 }
 
 /// One `[[acl]]` table.

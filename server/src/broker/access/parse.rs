@@ -4,12 +4,13 @@ use super::document::{AclTable, BrokerTable, CollectiveTable, Document, GroupTab
 use super::error::{PolicyError, place, toml_cure};
 use super::groups::MAX_GROUPS;
 use super::hidden::{HIDDEN_BY_DEFAULT, Hidden};
+use super::limits::{Limit, Limits, MAX_LIMIT};
 use super::user::{Kind, User};
 use super::values::{self, Fault, check_name, fault, shorten};
-use super::{BrokerEntry, Collective, Entry, Grant, Policy};
+use super::{BrokerEntry, Collective, Entry, Grant, Group, Policy};
 use muster_protocol::dial::{DEFAULT_PORT, LINK_PORT};
 use muster_protocol::facts::{Facts, PathPattern};
-use muster_protocol::filter::{Filter, shorthand};
+use muster_protocol::filter::shorthand;
 use muster_protocol::message::BrokerName;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -47,13 +48,6 @@ struct Known {
     places: HashMap<String, usize>,
 }
 
-struct Group {
-    name: String,
-    scope: Option<Filter>,
-    all: bool,
-    shows: BTreeSet<usize>,
-}
-
 impl Reader<'_> {
     fn policy(&self) -> Result<Policy, PolicyError> {
         if self.text.len() > MAX_BYTES {
@@ -64,24 +58,34 @@ impl Reader<'_> {
         let collectives = self.collectives(&document.collective)?;
         let asserted = self.list(&document.asserted, "asserted", values::asserted_name)?.into_iter().collect();
         let display = self.list(&document.display, "display", values::path)?;
-        let hidden = match &document.hidden {
-            Some(list) => self.list(list, "hidden", values::path_pattern)?,
-            None => HIDDEN_BY_DEFAULT.iter().filter_map(|text| PathPattern::parse(text).ok()).collect(),
+        let listed = match &document.hidden {
+            Some(list) => Some(self.list(list, "hidden", values::path_pattern)?),
+            None => None,
         };
+        let by_default = || HIDDEN_BY_DEFAULT.iter().filter_map(|text| PathPattern::parse(text).ok()).collect();
+        let hidden = listed.clone().unwrap_or_else(by_default);
         let mut known = Known { collectives, asserted, hidden, groups: Vec::new(), places: HashMap::new() };
         self.groups(&document.groups, document.trust_reported, &mut known)?;
         let users = self.users(&document.users, &known)?;
         let entries = self.entries(&document.acl, &known)?;
-        let groups = known.groups.into_iter().map(|group| group.name).collect();
+        let line = |name: &Text| Some((BrokerName::parse(name.get_ref()).ok()?, self.line(name.span().start)));
         Ok(Policy {
+            broker_lines: document.brokers.keys().filter_map(line).collect(),
             brokers,
             collectives: known.collectives,
             users,
-            groups,
+            groups: known.groups,
             entries,
             display,
             asserted: known.asserted,
+            trust_reported: document.trust_reported,
+            hidden: listed,
         })
+    }
+
+    /// The line of a byte, the first being 1.
+    fn line(&self, start: usize) -> usize {
+        self.newlines.partition_point(|newline| *newline < start) + 1
     }
 
     fn error(&self, span: Range<usize>, fault: Fault) -> PolicyError {
@@ -169,14 +173,32 @@ impl Reader<'_> {
             let shows = self.list(&table.shows, "shows", |text| values::shown(text, &known.hidden))?;
             let group = Group {
                 name: name.get_ref().clone(),
+                line: self.line(name.span().start),
                 scope,
                 all: table.all,
                 shows: shows.into_iter().flatten().collect(),
+                limits: self.limits(table)?,
             };
             known.places.insert(group.name.clone(), known.groups.len());
             known.groups.push(group);
         }
         Ok(())
+    }
+
+    fn limits(&self, table: &GroupTable) -> Result<Limits, PolicyError> {
+        let mut limits = Limits::default();
+        let given = [&table.max_targets, &table.requests_per_minute, &table.in_flight, &table.sessions];
+        for (limit, given) in Limit::ALL.into_iter().zip(given) {
+            let Some(given) = given else { continue };
+            let most = u64::try_from(*given.get_ref()).ok().filter(|most| (1..=MAX_LIMIT).contains(most));
+            if most.is_none() {
+                let cause = format!("`{}` is not a number from 1 to {MAX_LIMIT}", limit.as_str());
+                let cure = "correct it; without the setting there is no limit, and to forbid something grant nothing";
+                return Err(self.at(given, fault(cause, cure)));
+            }
+            limits.0[limit as usize] = most;
+        }
+        Ok(limits)
     }
 
     fn grant(&self, names: &[Text], known: &Known) -> Result<Grant, PolicyError> {
@@ -204,8 +226,7 @@ impl Reader<'_> {
                 .map_err(|fault| self.at(&table.destination, fault))?;
             let grants =
                 [self.grant(&table.read, known)?, self.grant(&table.write, known)?, self.grant(&table.admin, known)?];
-            let start = table.destination.span().start;
-            let line = self.newlines.partition_point(|newline| *newline < start) + 1;
+            let line = self.line(table.destination.span().start);
             entries.push(Entry { line, destination, grants });
         }
         Ok(entries)
@@ -275,6 +296,8 @@ impl Reader<'_> {
             groups,
             scope,
             may_all: member_of.iter().any(|group| group.all),
+            limited: member_of.iter().any(|group| !group.limits.is_empty()),
+            line: self.line(name.span().start),
             hidden: Arc::clone(hidden),
         })
     }

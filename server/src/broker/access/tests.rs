@@ -1,5 +1,8 @@
 //! Does a policy grant what its entries say, and refuse every mistake with its line?
 
+mod changes;
+mod findings;
+
 use super::*;
 use muster_protocol::error::Code;
 use muster_protocol::filter::Filter;
@@ -351,7 +354,8 @@ fn scopes_may_use_reported_facts_only_where_the_policy_says_so() {
 fn the_samples_are_good() {
     let sample = include_str!("../../../../conf/policy.toml");
     let policy = Policy::parse(sample).unwrap();
-    assert_eq!((policy.users().count(), policy.brokers().len()), (4, 2));
+    assert_eq!((policy.users().count(), policy.brokers().len()), (5, 2));
+    assert_eq!(lint(&policy).findings, []);
     let shown = Policy::parse(&sample[..sample.find("[brokers.").unwrap()]).unwrap();
     // The sample shows the default hidden list: without it everything stays as it is.
     let user = user_with("").replace("PHC", PHC);

@@ -85,6 +85,10 @@ pub struct User {
     pub scope: Option<Filter>,
     /// Whether a group has the right to `all`.
     pub may_all: bool,
+    /// Whether a group of the user sets any limit.
+    pub limited: bool,
+    /// Where it stands in the text of the policy, the first line being 1.
+    pub line: usize,
     pub(super) hidden: Arc<Hidden>,
 }
 

@@ -44,6 +44,7 @@ fn asked(id: &str, hold: bool) -> Asked {
         queue: Destination::parse("/remote-temp-queue/noc1.1").expect("a queue"),
         destination: Destination::parse("/topic/prod.node.ping").expect("a topic"),
         terms,
+        bound: None,
         prepare: Arc::new(prepare),
         body: Bytes::new(),
     }

@@ -55,7 +55,11 @@ fn arrives(link: LinkId, at: &str, (head, body): (Head, Bytes)) -> Event {
 
 impl Star {
     fn new() -> Star {
-        let houses: Vec<House> = NAMES.iter().map(|name| House::of(name, policy(&text()))).collect();
+        Star::of(&text())
+    }
+
+    fn of(text: &str) -> Star {
+        let houses: Vec<House> = NAMES.iter().map(|name| House::of(name, policy(text))).collect();
         let mut star = Star { houses, ends: Vec::new(), links: 0, lost: nothing };
         for other in 1..star.houses.len() {
             star.link(other);
@@ -424,4 +428,29 @@ fn a_node_that_has_moved_is_not_gone() {
     star.pass(100);
     let found = star.houses[0].take(noc).remove(0).json();
     assert_eq!((&found["count"], found.get("gone")), (&json!(2), None), "{found}");
+}
+
+#[test]
+fn the_limit_of_a_group_counts_the_whole_mesh() {
+    let mut star = Star::of(&text().replace("[groups.noc]\n", "[groups.noc]\nmax-targets = 2\n"));
+    let (near, far) = (star.agents(0, 1..2), star.agents(1, 2..4));
+    let caller = star.houses[0].open("noc");
+    // A partial count lifts no limit, and neither does a guard that holds.
+    for more in [&[][..], &[("muster-allow-partial", "true")], &[("muster-expect-targets", "3")]] {
+        star.ask(caller, more);
+        let refused = star.houses[0].take(caller).remove(0);
+        assert_eq!(
+            (refused.header("muster-code"), refused.header("muster-count")),
+            ("too-many-targets", "3"),
+            "{more:?}"
+        );
+        assert!(refused.header("message").contains("max-targets of the group noc is 2"), "{refused:?}");
+        assert_eq!((star.requests_got(0, near[0]), star.requests_got(1, far[0])), (0, 0), "nobody is asked");
+    }
+    star.houses[1].close(far[1]);
+    star.pass(3_000);
+    star.ask(caller, &[]);
+    let accepted = star.houses[0].take(caller);
+    assert_eq!(accepted.last().expect("an event").header("muster-count"), "2", "{accepted:?}");
+    assert_eq!((star.requests_got(0, near[0]), star.requests_got(1, far[0])), (1, 1));
 }
