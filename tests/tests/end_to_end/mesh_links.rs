@@ -1,6 +1,8 @@
 //! What must not harm a mesh, whatever comes to the port for links? A clear word to both sides, and the mesh goes on.
 
-use muster_protocol::link::{Beat, Digest, Direct, Forward, Head, LinkState, Load, Refused, Serial, Word};
+use muster_protocol::link::{
+    Beat, Digest, Direct, Forward, Head, Letter, LinkState, Load, MAX_COST, Refused, Serial, Word,
+};
 use muster_protocol::message::BrokerName;
 use muster_tests::cluster::{broker_of, reached};
 use muster_tests::link::{Link, Papers, hello};
@@ -418,6 +420,64 @@ fn frames_that_no_good_broker_sends_change_nothing() {
     assert_intact(&cluster);
     let mesh = cluster.mesh("dc1").expect("an answer");
     assert_eq!(broker_of(&mesh, "noc1")["reach"], json!("reachable"), "{mesh}");
+}
+
+#[test]
+fn what_is_replayed_is_delivered_once() {
+    let cluster = two();
+    let mut listener = cluster.operator("noc1");
+    listener.subscribe("/topic/open.>", "1");
+    let mut link = Link::dial(cluster.link_address("noc1"), "noc1", &papers("dc2")).expect("TLS");
+    link.greet(hello("dc2"));
+    link.send(&link_state("dc2", 1, &["noc1"]), &[]);
+    let letter = |destination: &str| Letter {
+        caller: "viewer".into(),
+        destination: destination.into(),
+        headers: Vec::new(),
+        target: None,
+        nodes: None,
+        reply_to: None,
+        request: None,
+        expires_within: None,
+    };
+    let message = |sequence, flood, destination: &str| {
+        let (origin, to) = (name("dc2"), [name("noc1")].into());
+        let load = Load::Message(letter(destination));
+        Head::Forward(Forward { origin, instance: 1, sequence, epoch: 0, flood, hops: 1, to, load })
+    };
+    // The same number again, as it was, as a flood, and with another content; then what nobody has seen.
+    for (frame, body) in [
+        (message(7, false, "/topic/open.x"), "once"),
+        (message(7, false, "/topic/open.x"), "once"),
+        (message(7, true, "/topic/open.x"), "once"),
+        (message(7, true, "/topic/open.y"), "another"),
+        (message(8, false, "/topic/open.x"), "the last"),
+    ] {
+        link.send(&frame, body.as_bytes());
+    }
+    let heard: Vec<String> = (0..2).map(|_| String::from_utf8_lossy(&listener.frame().body).into_owned()).collect();
+    assert_eq!(heard, ["once", "the last"]);
+    listener.assert_quiet();
+}
+
+#[test]
+fn absurd_costs_are_taken_as_the_nearest_sensible_ones() {
+    let cluster = two();
+    let mut link = Link::dial(cluster.link_address("noc1"), "noc1", &papers("dc2")).expect("TLS");
+    link.greet(hello("dc2"));
+    for (sequence, said, counts) in [(5, u32::MAX, u64::from(MAX_COST)), (6, 0, 1)] {
+        let Head::LinkState(mut state) = link_state("dc2", 1, &["noc1"]) else { unreachable!() };
+        state.sequence = sequence;
+        state.neighbours.values_mut().for_each(|end| end.cost = said);
+        link.send(&Head::LinkState(state), &[]);
+        until(&format!("the way to dc2 costs {counts}"), || {
+            let mesh = cluster.mesh("dc1")?;
+            // One more from dc1 to noc1.
+            (broker_of(&mesh, "dc2")["cost"] == json!(counts + 1)).then_some(())
+        });
+    }
+    link.cut();
+    assert_intact(&cluster);
 }
 
 #[test]
