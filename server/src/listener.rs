@@ -45,12 +45,24 @@ struct Counts {
     pending: usize,
     open: usize,
     addresses: HashMap<IpAddr, PerAddress>,
+    /// Somebody was turned away because all places are taken, and they have not been half empty since.
+    full: bool,
 }
 
 #[derive(Debug, Default)]
 struct PerAddress {
     pending: usize,
     open: usize,
+    /// Somebody from here was turned away, and not all from here have gone since.
+    full: bool,
+}
+
+/// Why there is no place for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TurnedAway {
+    pub(crate) reason: &'static str,
+    /// The first since there was room: whoever floods must not fill the log.
+    pub(crate) is_news: bool,
 }
 
 /// A place among those that have not logged in; dropped when they have.
@@ -71,22 +83,29 @@ impl Gate {
         (counts.open, counts.pending)
     }
 
-    pub(crate) fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<(Open, Pending), &'static str> {
+    pub(crate) fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<(Open, Pending), TurnedAway> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counts { pending, open, addresses } = &mut *counts;
+        let Counts { pending, open, addresses, full } = &mut *counts;
         let caps = &self.caps;
+        *full &= *open > caps.connections / 2 || *pending > caps.pending / 2;
         let (here_pending, here_open) = addresses.get(&address).map_or((0, 0), |a| (a.pending, a.open));
-        if *open >= caps.connections {
-            return Err("too many connections");
-        }
-        if caps.connections_per_address > 0 && here_open >= caps.connections_per_address {
-            return Err("too many connections from this address");
-        }
-        if *pending >= caps.pending {
-            return Err("too many connections that have not logged in");
-        }
-        if here_pending >= caps.pending_per_address {
-            return Err("too many connections from this address that have not logged in");
+        let too_many_here = caps.connections_per_address > 0 && here_open >= caps.connections_per_address;
+        let (reason, is_for_all) = if *open >= caps.connections {
+            ("too many connections", true)
+        } else if too_many_here {
+            ("too many connections from this address", false)
+        } else if *pending >= caps.pending {
+            ("too many connections that have not logged in", true)
+        } else if here_pending >= caps.pending_per_address {
+            ("too many connections from this address that have not logged in", false)
+        } else {
+            ("", false)
+        };
+        let here = addresses.get_mut(&address);
+        if !reason.is_empty() {
+            let told = if is_for_all { Some(full) } else { here.map(|here| &mut here.full) };
+            let is_news = told.is_none_or(|told| !std::mem::replace(told, true));
+            return Err(TurnedAway { reason, is_news });
         }
         let here = addresses.entry(address).or_default();
         here.pending += 1;
@@ -98,7 +117,7 @@ impl Gate {
 
     fn leave(&self, address: IpAddr, change: impl FnOnce(&mut usize, &mut usize, &mut PerAddress)) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counts { pending, open, addresses } = &mut *counts;
+        let Counts { pending, open, addresses, .. } = &mut *counts;
         if let Some(here) = addresses.get_mut(&address) {
             change(pending, open, here);
             if here.pending == 0 && here.open == 0 {
@@ -177,7 +196,12 @@ fn admit(tcp: TcpStream, peer: SocketAddr, speaks: &Speaks, gate: &Arc<Gate>, sh
             });
         }
         // Dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.
-        Err(reason) => tracing::warn!(target: "muster::login", peer = %peer.ip(), reason, "connection refused"),
+        Err(TurnedAway { reason, is_news: true }) => {
+            tracing::warn!(target: "muster::login", peer = %peer.ip(), reason, "connection refused, and so are others until there is room");
+        }
+        Err(TurnedAway { reason, .. }) => {
+            tracing::debug!(target: "muster::login", peer = %peer.ip(), reason, "connection refused");
+        }
     }
 }
 
@@ -263,9 +287,15 @@ mod tests {
         let gate = gate(3, 2, 10, 0);
         let first = gate.enter(a).expect("room");
         let second = gate.enter(a).expect("room");
-        assert_eq!(gate.enter(a).err(), Some("too many connections from this address that have not logged in"));
+        assert_eq!(
+            gate.enter(a).err().map(|turned| turned.reason),
+            Some("too many connections from this address that have not logged in")
+        );
         let _third = gate.enter(b).expect("room");
-        assert_eq!(gate.enter(b).err(), Some("too many connections that have not logged in"));
+        assert_eq!(
+            gate.enter(b).err().map(|turned| turned.reason),
+            Some("too many connections that have not logged in")
+        );
         drop(first.1);
         assert_eq!(gate.counts(), (3, 2));
         let fourth = gate.enter(a).expect("the login is over");
@@ -280,10 +310,38 @@ mod tests {
         let gate = gate(10, 10, 3, 2);
         let (one, _) = gate.enter(address).expect("room");
         let (two, _) = gate.enter(address).expect("room");
-        assert_eq!(gate.enter(address).err(), Some("too many connections from this address"));
+        assert_eq!(
+            gate.enter(address).err().map(|turned| turned.reason),
+            Some("too many connections from this address")
+        );
         let (three, _) = gate.enter(IpAddr::from([127, 0, 0, 9])).expect("room");
-        assert_eq!(gate.enter(IpAddr::from([127, 0, 0, 8])).err(), Some("too many connections"));
+        assert_eq!(
+            gate.enter(IpAddr::from([127, 0, 0, 8])).err().map(|turned| turned.reason),
+            Some("too many connections")
+        );
         drop((one, two, three));
         assert_eq!(gate.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_flood_is_told_once_until_there_was_room() {
+        let (address, other) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let news = |gate: &Arc<Gate>, address| gate.enter(address).err().map(|turned| turned.is_news);
+        let by_address = gate(10, 2, 10, 0);
+        let (first, second) = (by_address.enter(address).expect("room"), by_address.enter(address).expect("room"));
+        assert_eq!([news(&by_address, address), news(&by_address, address)], [Some(true), Some(false)]);
+        drop(first);
+        let third = by_address.enter(address).expect("a place was left");
+        assert_eq!(news(&by_address, address), Some(false), "some of the same flood are still here");
+        drop((second, third));
+        let _again = (by_address.enter(address).expect("room"), by_address.enter(address).expect("room"));
+        assert_eq!(news(&by_address, address), Some(true), "they had all gone");
+
+        let in_all = gate(2, 2, 10, 0);
+        let held = (in_all.enter(address).expect("room"), in_all.enter(address).expect("room"));
+        assert_eq!([news(&in_all, other), news(&in_all, address)], [Some(true), Some(false)], "whoever asks");
+        drop(held);
+        let _again = (in_all.enter(address).expect("room"), in_all.enter(address).expect("room"));
+        assert_eq!(news(&in_all, other), Some(true));
     }
 }

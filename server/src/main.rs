@@ -91,7 +91,7 @@ enum CtlCommand {
 
 #[derive(Subcommand)]
 enum LinkCommand {
-    /// Takes the link up again; it is dialled at once
+    /// Takes the link up again: dialled at once from here, within 10 s where the other broker dials
     Up {
         /// The other broker
         name: String,

@@ -181,7 +181,8 @@ impl Failure {
 /// A broker's refusal: code, text, and what can be done.
 fn refusal(refused: &Refused) -> String {
     let mut out = format!("refused: {}: {}", refused.code_text, refused.text);
-    if let Some(count) = refused.count {
+    // Our brokers begin with it.
+    if let Some(count) = refused.count.filter(|count| !refused.text.starts_with(&format!("{count} node"))) {
         out.push_str(&format!(" ({} match)", output::nodes(count)));
     }
     if let Some(code) = refused.code {

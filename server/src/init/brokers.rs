@@ -34,6 +34,11 @@ pub enum BrokerOptionError {
         "`{0}` is not where a broker is: write HOST, HOST:STOMPPORT or HOST:STOMPPORT:LINKPORT, an IPv6 HOST in []"
     )]
     Place(String),
+    /// An address to listen on, not one to be reached by.
+    #[error(
+        "nobody can reach a broker by `{0}`: give the host name or address that others reach it by; it listens on all interfaces then"
+    )]
+    Everywhere(String),
 }
 
 impl FromStr for BrokerOption {
@@ -50,6 +55,9 @@ impl FromStr for BrokerOption {
         let host_end = if place.starts_with('[') { place.find(']').ok_or_else(wrong)? } else { 0 };
         let end = place[host_end..].find(':').map_or(place.len(), |colon| host_end + colon);
         let address = Address::parse_with(&place[..end], DEFAULT_PORT).map_err(|_| wrong())?;
+        if address.host().parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+            return Err(BrokerOptionError::Everywhere(shown(address.host())));
+        }
         let mut ports = place[end..].split(':').skip(1).map(|port| match port.parse() {
             Ok(port) if port > 0 => Ok(port),
             _ => Err(wrong()),

@@ -58,7 +58,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, tls: &Arc<ServerConfig>, shared: &Arc
             });
         }
         // Dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.
-        Err(reason) => shared.stranger(peer, reason),
+        Err(turned) => shared.stranger(peer, turned.reason),
     }
 }
 

@@ -165,7 +165,7 @@ impl Links {
         self.0.roster.alarms(self.0.hub.clock().now().unix)
     }
 
-    /// Takes a link up again; it is dialled at once.
+    /// Takes a link up again: dialled at once from here, at its next try (10 s at most) where the other broker dials.
     pub fn up(&self, name: &str) -> Result<(), UnknownLink> {
         self.steer(name, false)
     }

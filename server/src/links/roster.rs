@@ -8,7 +8,7 @@ use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::Neighbour;
 use muster_protocol::message::BrokerName;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub(super) const HELD: Duration = Duration::from_secs(5);
 const STRANGERS: usize = 64;
 /// How long they are remembered, ms.
 const REMEMBERED: u64 = 600_000;
+/// Different things that are logged of one such address while it is remembered.
+const SAID: usize = 16;
 
 /// How it stands with a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -112,8 +114,16 @@ pub(super) struct Entered {
 pub(super) struct Roster {
     me: BrokerName,
     peers: Mutex<BTreeMap<BrokerName, Peer>>,
-    strangers: Mutex<BTreeMap<IpAddr, Alarm>>,
+    strangers: Mutex<BTreeMap<IpAddr, Stranger>>,
     changed: watch::Sender<()>,
+}
+
+/// An address from where connections came that prove no name.
+#[derive(Debug)]
+struct Stranger {
+    alarm: Alarm,
+    /// What was logged of it, so that each thing is logged once.
+    said: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -230,7 +240,8 @@ impl Roster {
         drop(peers);
         lock(&self.strangers).remove(&address.ip());
         self.changed.send_replace(());
-        tracing::info!(target: "muster::links", peer = %name, link = link.0, %address, "link up");
+        // The broker has the last word on whether it is up, and logs that.
+        tracing::debug!(target: "muster::links", peer = %name, link = link.0, %address, "connection open");
         Ok(entered)
     }
 
@@ -244,7 +255,7 @@ impl Roster {
         trouble: Option<Trouble>,
         unix: u64,
     ) {
-        tracing::info!(target: "muster::links", peer = %name, link = link.0, reason, "link over");
+        tracing::debug!(target: "muster::links", peer = %name, link = link.0, reason, "connection over");
         let mut peers = self.lock();
         if let Some(peer) = peers.get_mut(name) {
             peer.live.remove(&link);
@@ -255,29 +266,35 @@ impl Roster {
                 (peer.said, peer.trouble) = (None, None);
             }
             if let Some(trouble) = trouble {
-                peer.suffer(name, trouble, unix);
+                // The broker logs `link down` or `link refused` with the reason: only what comes of the next try is news.
+                peer.said = Some(gist(&trouble.text));
+                peer.trouble = Some((trouble, unix));
             }
         }
         drop(peers);
         self.changed.send_replace(());
     }
 
-    /// Something is wrong with a connection whose name proves nothing, or that has none. Logged once for each address and text.
-    pub(super) fn stranger(&self, address: IpAddr, text: &str, unix: u64) {
+    /// Something is wrong with a connection whose name proves nothing, or that has none. Logged once for each address and
+    /// text, numbers aside; whether it was.
+    pub(super) fn stranger(&self, address: IpAddr, text: &str, unix: u64) -> bool {
         let mut strangers = lock(&self.strangers);
-        strangers.retain(|_, alarm| alarm.at + REMEMBERED > unix);
-        let is_known = strangers.get(&address).is_some_and(|alarm| alarm.text == text);
-        if !is_known && strangers.len() >= STRANGERS && !strangers.contains_key(&address) {
-            let oldest = strangers.iter().min_by_key(|(_, alarm)| alarm.at).map(|(address, _)| *address);
+        strangers.retain(|_, stranger| stranger.alarm.at + REMEMBERED > unix);
+        if strangers.len() >= STRANGERS && !strangers.contains_key(&address) {
+            let oldest = strangers.iter().min_by_key(|(_, stranger)| stranger.alarm.at).map(|(address, _)| *address);
             oldest.map(|oldest| strangers.remove(&oldest));
         }
-        strangers.insert(address, Alarm { about: address.to_string(), text: text.to_owned(), at: unix });
+        let alarm = Alarm { about: address.to_string(), text: text.to_owned(), at: unix };
+        let said = strangers.remove(&address).map(|stranger| stranger.said).unwrap_or_default();
+        let stranger = strangers.entry(address).or_insert(Stranger { alarm, said });
+        let is_news = stranger.said.len() < SAID && stranger.said.insert(gist(text));
         drop(strangers);
-        if is_known {
+        if !is_news {
             tracing::debug!(target: "muster::links", peer = %address, reason = text, "link refused again");
         } else {
             tracing::warn!(target: "muster::links", peer = %address, reason = text, "link refused");
         }
+        is_news
     }
 
     /// An operator takes a link up or down; down ends it.
@@ -330,7 +347,13 @@ impl Roster {
                 alarms.push(Alarm { about, text, at: peer.since });
             }
         }
-        alarms.extend(lock(&self.strangers).values().filter(|alarm| alarm.at + REMEMBERED > unix).cloned());
+        alarms.extend(
+            lock(&self.strangers)
+                .values()
+                .map(|stranger| &stranger.alarm)
+                .filter(|alarm| alarm.at + REMEMBERED > unix)
+                .cloned(),
+        );
         alarms
     }
 
@@ -341,12 +364,13 @@ impl Roster {
 
 impl Peer {
     fn suffer(&mut self, name: &BrokerName, trouble: Trouble, unix: u64) {
-        if self.said.as_ref() == Some(&trouble.text) {
+        let gist = gist(&trouble.text);
+        if self.said.as_ref() == Some(&gist) {
             tracing::debug!(target: "muster::links", peer = %name, reason = trouble.text, "no link, as before");
         } else {
             let what = if trouble.is_refusal { "link refused" } else { "no link; trying again" };
             tracing::warn!(target: "muster::links", peer = %name, reason = trouble.text, "{what}");
-            self.said = Some(trouble.text.clone());
+            self.said = Some(gist);
         }
         self.trouble = Some((trouble, unix));
     }
@@ -392,4 +416,9 @@ impl Peer {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A text without its numbers: what differs in a port or a length only is no news.
+fn gist(text: &str) -> String {
+    text.chars().filter(|char| !char.is_ascii_digit()).collect()
 }

@@ -80,14 +80,18 @@ impl Mesh {
     pub fn open(&mut self, opened: LinkOpened, now: u64) {
         let LinkOpened { link: id, hello, nonce, end, peer, outbox } = opened;
         let name = hello.name.clone();
+        let alarmed = self.alarms.contains_key(&alarm_of(&name));
         if let Some(refusal) = self.unwelcome(&name, hello.incarnation, hello.instance, nonce, peer, now) {
-            self.notes.push(
-                Note::new(Weight::Warning, "link refused")
-                    .with("broker", &name)
-                    .with("peer", peer)
-                    .with("code", refusal.code)
-                    .with("reason", &refusal.text),
-            );
+            // Its dialler comes again and again, each time from another port: while the alarm stands that is no news.
+            if !(alarmed && refusal.code == Code::NameInUse) {
+                self.notes.push(
+                    Note::new(Weight::Warning, "link refused")
+                        .with("broker", &name)
+                        .with("peer", peer)
+                        .with("code", refusal.code)
+                        .with("reason", &refusal.text),
+                );
+            }
             outbox.close(Some(refusal));
             return;
         }

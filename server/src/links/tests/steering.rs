@@ -116,3 +116,20 @@ async fn of_two_connections_dialled_at_once_both_sides_use_the_same() {
     let later = nonce(&a, Some("noc1")) + nonce(&b, None);
     assert!(later > dialled_by_a + accepted_by_b && later > dialled_by_b + accepted_by_a);
 }
+
+#[test]
+fn whoever_knocks_again_and_again_is_one_alarm() {
+    let roster = roster::Roster::new(&name("noc1"), &[], 0);
+    let from = std::net::IpAddr::from([192, 0, 2, 7]);
+    let knocks = ["too-large: a head of 4711 bytes", "no TLS", "too-large: a head of 12 bytes"];
+    let news: Vec<bool> = knocks.iter().cycle().take(9).map(|text| roster.stranger(from, text, 1)).collect();
+    assert_eq!(
+        news,
+        [true, true, false, false, false, false, false, false, false],
+        "what differs in a number is not news"
+    );
+    let alarms = roster.alarms(2);
+    assert_eq!(alarms.len(), 1);
+    assert_eq!((alarms[0].about.as_str(), alarms[0].text.as_str()), ("192.0.2.7", knocks[2]));
+    assert!(roster.stranger(from, "no TLS", 600_002), "forgotten in the meantime");
+}
