@@ -5,6 +5,7 @@ use super::answers::Announced;
 use super::event::{Now, Opened, SessionId, Subscribed};
 use super::note::{Note, Weight};
 use super::outbox::Item;
+use super::record::{Record, Verdict, Who};
 use super::sessions::{Session, Subscription};
 use super::{Broker, LaneId, Random};
 use muster_protocol::error::{Code, Refusal};
@@ -13,19 +14,24 @@ use std::sync::Arc;
 impl Broker {
     pub(super) fn open(&mut self, opened: Opened, now: Now) {
         let Opened { session, user: name, password_hash, node, peer, outbox } = opened;
+        let node_id = node.map(|node| node.id.to_string());
+        let who = Who { user: name.clone(), address: peer, session: Some(session.0), node: node_id };
         // The password was checked against some recent policy; only the one in force decides.
         let user = self.access.user(&name).filter(|user| {
             user.password.as_str() == password_hash && user.barred(peer.ip(), now.unix / 1000).is_none()
         });
         let Some(user) = user.cloned() else {
             let refusal = Refusal::new(Code::AuthFailed, "the policy changed during the login; log in again");
+            self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
             outbox.close(Some(refusal), true);
             return;
         };
         let most = self.settings.sessions_per_user;
         if most > 0 && self.per_user.get(&user.name).is_some_and(|sessions| *sessions >= most) {
             let text = format!("{} has {most} sessions, which is the limit", user.name);
-            outbox.close(Some(Refusal::new(Code::Limit, text)), true);
+            let refusal = Refusal::new(Code::Limit, text);
+            self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
+            outbox.close(Some(refusal), true);
             return;
         }
         let mut row = None;
@@ -36,7 +42,9 @@ impl Broker {
                         "node {} is connected with session number {}, which is not lower",
                         hello.id, current.number
                     );
-                    outbox.close(Some(Refusal::new(Code::Moved, text)), true);
+                    let refusal = Refusal::new(Code::Moved, text);
+                    self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
+                    outbox.close(Some(refusal), true);
                     self.note(
                         Note::new(Weight::Warning, "older session of a node refused")
                             .with("node", hello.id)
@@ -61,6 +69,7 @@ impl Broker {
                 .with("user", &user.name)
                 .with("peer", peer),
         );
+        self.record(|_| Record::Login { who, verdict: Verdict::ALLOWED });
         *self.per_user.entry(user.name.clone()).or_default() += 1;
         let mut opened = Session::new(user, peer, outbox);
         opened.row = row;
@@ -154,6 +163,7 @@ impl Broker {
 
     /// Takes a session out of every table; what its node owed is lost.
     pub(super) fn forget(&mut self, id: SessionId, reason: &str, now: Now) {
+        let who = if self.keeps_records { self.who(id) } else { None };
         let Some(session) = self.sessions.remove(id) else { return };
         session.outbox().close(None, false);
         self.lanes.remove(&LaneId::Session(id));
@@ -171,6 +181,8 @@ impl Broker {
             self.subscriptions.remove(id, &subscription.pattern);
         }
         for serial in self.asks.asked_by(id) {
+            let left = || Refusal::new(Code::Gone, "the caller has left; what came of the rest is not known");
+            self.record_if(|broker| broker.outcome(serial, &left()));
             self.forget_ask(serial, now);
         }
         for queue in session.queues.values() {
@@ -180,6 +192,9 @@ impl Broker {
         self.note(
             Note::new(Weight::Info, "session closed").with("session", id.0).with("user", user).with("reason", reason),
         );
+        if let Some(who) = who {
+            self.record(|_| Record::SessionClosed { who, reason: reason.to_owned() });
+        }
         if let Some(row) = session.row {
             if let Some(node) = self.nodes.get(row) {
                 self.moves.disconnected(node.id);

@@ -1,6 +1,7 @@
 //! The broker as a value: frames in, items out, time by hand.
 
 mod across;
+mod records;
 
 use super::access::Policy;
 use super::event::{Event, NodeHello, Now, Opened, SessionId, Ticket};

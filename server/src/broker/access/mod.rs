@@ -3,6 +3,7 @@
 //! The policy is a plain value, made whole from a text ([`Policy::parse`]) or not at all. What it does not grant is
 //! refused: an empty policy grants nothing, and entries only add up. Who reads the text from where is `crate::policy`.
 
+mod changes;
 mod document;
 mod error;
 mod explain;
@@ -12,8 +13,10 @@ mod parse;
 mod user;
 mod values;
 
+pub use changes::{Changed, Changes};
 pub use error::PolicyError;
 pub(crate) use error::{place, toml_cure};
+pub use explain::Grantor;
 pub use groups::{GroupSet, MAX_GROUPS};
 pub use hidden::{HIDDEN_BY_DEFAULT, Hidden};
 pub use user::{Kind, PasswordHash, User};
