@@ -1,8 +1,10 @@
 //! Who are the neighbours, and how is each? What `musterd ctl status` shows, what wakes the diallers, and what an operator took down.
 
 use super::counters::{LinkCounters, LinkCounts};
+use crate::audit::Audit;
 use crate::broker::event::LinkId;
 use crate::broker::mesh::lanes::LinkOutbox;
+use crate::broker::record::Record;
 use crate::config::LinkConfig;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::Neighbour;
@@ -114,6 +116,7 @@ pub(super) struct Roster {
     peers: Mutex<BTreeMap<BrokerName, Peer>>,
     strangers: Mutex<BTreeMap<IpAddr, Alarm>>,
     changed: watch::Sender<()>,
+    audit: Audit,
 }
 
 #[derive(Debug, Default)]
@@ -147,7 +150,13 @@ impl Roster {
             peers: Mutex::new(peers),
             strangers: Mutex::default(),
             changed: watch::Sender::new(()),
+            audit: Audit::off(),
         }
+    }
+
+    /// The same, with links on record.
+    pub(super) fn on_record(self, audit: Audit) -> Roster {
+        Roster { audit, ..self }
     }
 
     /// Told whenever a link opens or ends, or an operator changes something.
@@ -193,7 +202,7 @@ impl Roster {
         let mut peers = self.lock();
         let peer = peers.entry(name.clone()).or_default();
         peer.connecting = false;
-        peer.suffer(name, trouble, unix);
+        peer.suffer(name, trouble, &self.audit, unix);
     }
 
     /// A connection on which both sides agree; refused if an operator took the link down in the meantime.
@@ -231,6 +240,7 @@ impl Roster {
         lock(&self.strangers).remove(&address.ip());
         self.changed.send_replace(());
         tracing::info!(target: "muster::links", peer = %name, link = link.0, %address, "link up");
+        self.audit.tell(|| Record::LinkUp { peer: name.clone(), address });
         Ok(entered)
     }
 
@@ -245,6 +255,7 @@ impl Roster {
         unix: u64,
     ) {
         tracing::info!(target: "muster::links", peer = %name, link = link.0, reason, "link over");
+        self.audit.tell(|| Record::LinkDown { peer: name.clone(), reason: reason.to_owned() });
         let mut peers = self.lock();
         if let Some(peer) = peers.get_mut(name) {
             peer.live.remove(&link);
@@ -255,7 +266,7 @@ impl Roster {
                 (peer.said, peer.trouble) = (None, None);
             }
             if let Some(trouble) = trouble {
-                peer.suffer(name, trouble, unix);
+                peer.suffer(name, trouble, &self.audit, unix);
             }
         }
         drop(peers);
@@ -277,6 +288,8 @@ impl Roster {
             tracing::debug!(target: "muster::links", peer = %address, reason = text, "link refused again");
         } else {
             tracing::warn!(target: "muster::links", peer = %address, reason = text, "link refused");
+            let address = Some(address.to_string());
+            self.audit.tell(|| Record::LinkRefused { peer: None, address, reason: text.to_owned() });
         }
     }
 
@@ -340,12 +353,16 @@ impl Roster {
 }
 
 impl Peer {
-    fn suffer(&mut self, name: &BrokerName, trouble: Trouble, unix: u64) {
+    fn suffer(&mut self, name: &BrokerName, trouble: Trouble, audit: &Audit, unix: u64) {
         if self.said.as_ref() == Some(&trouble.text) {
             tracing::debug!(target: "muster::links", peer = %name, reason = trouble.text, "no link, as before");
         } else {
             let what = if trouble.is_refusal { "link refused" } else { "no link; trying again" };
             tracing::warn!(target: "muster::links", peer = %name, reason = trouble.text, "{what}");
+            if trouble.is_refusal {
+                let reason = trouble.text.clone();
+                audit.tell(|| Record::LinkRefused { peer: Some(name.clone()), address: None, reason });
+            }
             self.said = Some(trouble.text.clone());
         }
         self.trouble = Some((trouble, unix));
