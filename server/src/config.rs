@@ -78,6 +78,9 @@ pub struct Config {
     /// What it writes to stderr.
     #[serde(default)]
     pub log: Log,
+    /// What it keeps on record.
+    #[serde(default)]
+    pub audit: AuditConfig,
 }
 
 /// `[broker]`
@@ -263,6 +266,37 @@ impl Default for Log {
     }
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct AuditConfig {
+    /// Whether decisions are kept on record.
+    pub enabled: bool,
+    /// Where; `audit.jsonl` in the state directory unless told. Never empty after [`Config::load`].
+    pub file: PathBuf,
+    /// Bytes after which a new file is begun.
+    #[serde(deserialize_with = "values::size::<_, { 64 * KIB }, { 4096 * MIB }>")]
+    pub rotate_size: usize,
+    /// Time after which a new file is begun.
+    #[serde(deserialize_with = "values::duration::<_, { 60 * SECOND }, { 3660 * 24 * HOUR }>")]
+    pub rotate_age: Duration,
+    /// Files before the current one that are kept.
+    #[serde(deserialize_with = "values::count::<_, 1, 100_000>")]
+    pub keep: usize,
+}
+
+impl Default for AuditConfig {
+    fn default() -> AuditConfig {
+        AuditConfig {
+            enabled: true,
+            file: PathBuf::new(),
+            rotate_size: 64 * MIB as usize,
+            rotate_age: Duration::from_millis(7 * 24 * HOUR),
+            keep: 20,
+        }
+    }
+}
+
 /// Form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -331,6 +365,12 @@ impl Config {
                 return Err((Place::Key(key), cause, cure));
             }
         }
+        let file = &self.audit.file;
+        if !file.as_os_str().is_empty() && file.extension().is_none_or(|ending| ending != "jsonl") {
+            // Older files, the head and what was torn are named after it.
+            let cause = format!("the audit log `{}` does not end in .jsonl", file.display());
+            return Err((Place::Key("file"), cause, "give it a name such as \"state/audit.jsonl\""));
+        }
         let mut names = BTreeSet::new();
         for (index, link) in self.link.iter().enumerate() {
             if link.to.as_str() == self.broker.name {
@@ -349,12 +389,16 @@ impl Config {
         if self.control.as_os_str().is_empty() {
             self.control = self.broker.state_dir.join("musterd.sock");
         }
+        if self.audit.file.as_os_str().is_empty() {
+            self.audit.file = self.broker.state_dir.join("audit.jsonl");
+        }
         let tls = &mut self.tls;
         let paths = [
             &mut self.policy,
             &mut self.cluster_key,
             &mut self.control,
             &mut self.broker.state_dir,
+            &mut self.audit.file,
             &mut tls.certificate,
             &mut tls.key,
             &mut tls.ca,

@@ -1,8 +1,11 @@
 //! How is a running broker steered from its own machine? A unix socket (0600), one JSON object a line each way.
 
+use crate::broker::record::Record;
 use crate::links::UnknownLink;
 use crate::server::Running;
+use muster_protocol::message::shown;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -30,6 +33,17 @@ pub enum Command {
     LinkUp(String),
     /// Take the link to this broker down, until it is taken up or the broker starts again.
     LinkDown(String),
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Status => f.write_str("status"),
+            Command::Reload => f.write_str("reload"),
+            Command::LinkUp(name) => write!(f, "link up {}", shown(name)),
+            Command::LinkDown(name) => write!(f, "link down {}", shown(name)),
+        }
+    }
 }
 
 /// The answer: an object for people and programs, or an error.
@@ -80,10 +94,14 @@ pub async fn serve(listener: UnixListener, running: Arc<Running>, mut stop: watc
 }
 
 async fn exchange(stream: UnixStream, running: &Running) -> io::Result<()> {
+    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LINE)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str(&line) {
+    let command = serde_json::from_str(&line);
+    // Who only looks decides nothing.
+    let named = command.as_ref().ok().filter(|command| **command != Command::Status).map(Command::to_string);
+    let answer = match command {
         Ok(Command::Status) => Answer::Ok(running.status().await),
         Ok(Command::Reload) => match running.reload().await {
             Ok(text) => Answer::Ok(serde_json::json!({ "reloaded": text })),
@@ -93,6 +111,10 @@ async fn exchange(stream: UnixStream, running: &Running) -> io::Result<()> {
         Ok(Command::LinkDown(name)) => steered(running.links().down(&name), &name, "down"),
         Err(error) => Answer::Error(format!("not a command: {error}")),
     };
+    if let Some(command) = named {
+        let error = if let Answer::Error(error) = &answer { Some(error.clone()) } else { None };
+        running.audit().tell(|| Record::Ctl { command, uid, error });
+    }
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
     write.write_all(text.as_bytes()).await

@@ -1,5 +1,6 @@
 //! Who owns the broker? One task. Others tell it events or ask it questions; it waits for nobody, so it cannot deadlock.
 
+use crate::audit::Audit;
 use crate::broker::Broker;
 use crate::broker::event::{Event, Now};
 use crate::broker::note::{Note, Weight};
@@ -28,6 +29,7 @@ enum Told {
 pub struct Hub {
     queue: mpsc::Sender<Told>,
     clock: Clock,
+    audit: Audit,
 }
 
 /// Monotonic and Unix time, read in one place.
@@ -53,11 +55,19 @@ impl Clock {
 }
 
 impl Hub {
-    /// Starts the task that owns `broker`; it ends when it is told to.
+    /// Starts the task that owns `broker`; it ends when it is told to. Nothing goes on record.
     pub fn start(broker: Broker) -> (Hub, tokio::task::JoinHandle<()>) {
+        Hub::start_with(broker, Audit::off())
+    }
+
+    /// As [`Hub::start`]; what the broker decides goes on record.
+    pub fn start_with(mut broker: Broker, audit: Audit) -> (Hub, tokio::task::JoinHandle<()>) {
         let (queue, told) = mpsc::channel(QUEUE);
         let clock = Clock::start();
-        (Hub { queue, clock }, tokio::spawn(run(broker, told, clock)))
+        if audit.is_on() {
+            broker.keep_records();
+        }
+        (Hub { queue, clock, audit: audit.clone() }, tokio::spawn(run(broker, told, clock, audit)))
     }
 
     /// A hub without a broker: a test hears what it is told.
@@ -72,7 +82,7 @@ impl Hub {
                 }
             }
         });
-        (Hub { queue, clock: Clock::start() }, heard)
+        (Hub { queue, clock: Clock::start(), audit: Audit::off() }, heard)
     }
 
     /// Tells the broker what happened; waits while it is busy. False if it has stopped.
@@ -100,9 +110,14 @@ impl Hub {
     pub fn clock(&self) -> Clock {
         self.clock
     }
+
+    /// Where decisions go on record, also those of others than the broker.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
 }
 
-async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock) {
+async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock, audit: Audit) {
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let mut bits = move || rng.next_u64();
     loop {
@@ -137,6 +152,9 @@ async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock) {
                     tracing::debug!(us = took.as_micros() as u64, "an event took longer than 2 ms");
                 }
                 broker.take_notes().into_iter().for_each(log);
+                for record in broker.take_records() {
+                    audit.tell(|| record);
+                }
             }
             Some(Told::Question(question)) => question(&broker),
             Some(Told::Stop) | None => return,

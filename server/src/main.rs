@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use muster_server::audit::{self, SearchOptions, VerifyOptions};
 use muster_server::broker::access;
 use muster_server::config::{Config, LogFormat};
 use muster_server::control::{self, Answer, Command as Control};
@@ -55,6 +56,19 @@ enum Command {
         #[command(subcommand)]
         command: CtlCommand,
     },
+    /// Looks into the audit log of this machine's broker
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Says whether the audit log is as the broker wrote it, or in which line of which file it was edited or cut (exit code 1)
+    Verify(VerifyOptions),
+    /// Prints the newest lines that fit, oldest first
+    Search(SearchOptions),
 }
 
 #[derive(Subcommand)]
@@ -130,6 +144,12 @@ fn run(command: Command) -> Result<ExitCode> {
             let config = Config::load(&config)?;
             start_log(&config)?;
             runtime()?.block_on(server::run(&config))?;
+        }
+        Command::Audit { command: AuditCommand::Verify(options) } => {
+            println!("{}", audit::verify(&options)?);
+        }
+        Command::Audit { command: AuditCommand::Search(options) } => {
+            print!("{}", audit::search(&options)?);
         }
         Command::Ctl { config, command } => {
             let config = Config::load(&config)?;

@@ -1,6 +1,8 @@
 //! Where does the policy come from? The file policy.toml, which must not be readable by everybody.
 
 use crate::broker::access::{Policy, PolicyError};
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -41,15 +43,29 @@ pub enum LoadError {
 
 /// Reads a policy file to be enforced, whole or not at all.
 pub fn load(path: &Path) -> Result<Arc<Policy>, LoadError> {
-    read(path, true).map(Arc::new)
+    load_with_sum(path).1
+}
+
+/// As [`load`], with the SHA-256 of the text in hex, if there is one that was read.
+pub fn load_with_sum(path: &Path) -> (Option<String>, Result<Arc<Policy>, LoadError>) {
+    let text = match read(path, true) {
+        Ok(text) => text,
+        Err(error) => return (None, Err(error)),
+    };
+    let sum = HEXLOWER.encode(&Sha256::digest(&text));
+    (Some(sum), parse(path, &text).map(Arc::new))
 }
 
 /// Reads a policy file to be looked at: it may be a draft, and the rights on the file do not matter.
 pub fn draft(path: &Path) -> Result<Policy, LoadError> {
-    read(path, false)
+    parse(path, &read(path, false)?)
 }
 
-fn read(path: &Path, guarded: bool) -> Result<Policy, LoadError> {
+fn parse(path: &Path, text: &str) -> Result<Policy, LoadError> {
+    Policy::parse(text).map_err(|error| LoadError::Policy { file: path.to_owned(), error })
+}
+
+fn read(path: &Path, guarded: bool) -> Result<String, LoadError> {
     let unread = |cause: String| LoadError::Read { file: path.to_owned(), cause };
     let io = |error: std::io::Error| unread(error.to_string());
     let file = File::open(path).map_err(io)?;
@@ -67,12 +83,11 @@ fn read(path: &Path, guarded: bool) -> Result<Policy, LoadError> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(unread(format!("it has more than {MAX_BYTES} bytes")));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let line =
             error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         unread(format!("line {line} is not UTF-8"))
-    })?;
-    Policy::parse(&text).map_err(|error| LoadError::Policy { file: path.to_owned(), error })
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! How is a broker put together? One straight function: policy, hub, listeners, control; then wait for a signal, drain, end.
 
-use crate::broker::access::Policy;
+use crate::audit::Audit;
+use crate::broker::access::{self, Policy};
 use crate::broker::event::Event;
 use crate::broker::nodes::Memory;
+use crate::broker::record::Record;
 use crate::broker::{Broker, Settings};
 use crate::cluster_key::{ClusterKey, KeyError};
 use crate::config::Config;
@@ -23,7 +25,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
@@ -71,6 +73,9 @@ pub enum StartError {
     /// The control socket cannot be had.
     #[error("control socket: {0}")]
     Control(io::Error),
+    /// The audit log's thread cannot be had.
+    #[error("audit log: {0}; the system has no thread for it")]
+    Audit(io::Error),
     /// The state directory cannot be made or written.
     #[error("{}: cannot use it as state directory: {cause}", path.display())]
     State {
@@ -101,11 +106,17 @@ pub struct Running {
 
 /// Checks everything that a configuration names, as `musterd check` does.
 pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
-    let policy = policy::load(&config.policy)?;
+    checked(config).map(|(policy, _)| policy)
+}
+
+/// The policy with the SHA-256 of its text.
+fn checked(config: &Config) -> Result<(Arc<Policy>, String), StartError> {
+    let (sum, policy) = policy::load_with_sum(&config.policy);
+    let policy = policy?;
     tls::server_config(&config.tls.certificate, &config.tls.key)?;
     tokens(config)?;
     links::check(config, &policy)?;
-    Ok(policy)
+    Ok((policy, sum.unwrap_or_default()))
 }
 
 fn tokens(config: &Config) -> Result<Tokens, KeyError> {
@@ -116,7 +127,7 @@ fn tokens(config: &Config) -> Result<Tokens, KeyError> {
 
 /// Starts a broker; it runs until [`Running::stop`].
 pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
-    let first = check(config)?;
+    let (first, sum) = checked(config)?;
     let server_tls = tls::server_config(&config.tls.certificate, &config.tls.key)?;
     let state = &config.broker.state_dir;
     std::fs::DirBuilder::new()
@@ -140,7 +151,10 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         sessions_per_user: limits.sessions_per_user,
         memory,
     };
-    let (hub, hub_task) = Hub::start(Broker::new(settings, first));
+    let audit = Audit::start(&config.audit, &config.broker.name).map_err(StartError::Audit)?;
+    audit.tell(|| Record::Started { version: env!("CARGO_PKG_VERSION"), instance });
+    audit.tell(|| policy_loaded(&config.policy, sum, &first, &Policy::default()));
+    let (hub, hub_task) = Hub::start_with(Broker::new(settings, first), audit);
     let logins = Logins::new(policy_seen.clone(), hub.clock(), tokens(config)?, limits.logins(), limits.login_queue);
     let head = limits.max_header.saturating_mul(4).min(limits.max_frame);
     let frames = Limits {
@@ -273,7 +287,8 @@ pub async fn run(config: &Config) -> Result<(), StartError> {
             _ = int.recv() => break,
             _ = hup.recv() => {
                 // The error is logged where it is known whole; the last good policy stays.
-                let _ = running.reload().await;
+                let error = running.reload().await.err().map(|error| error.to_string());
+                running.audit().tell(|| Record::Ctl { command: "reload by SIGHUP".into(), uid: None, error });
             }
         }
     }
@@ -299,12 +314,21 @@ impl Running {
         &self.links
     }
 
+    /// Where its decisions go on record.
+    pub fn audit(&self) -> &Audit {
+        self.shared.hub.audit()
+    }
+
     /// Reads the policy again: the new one holds for everybody at once, or the old one stays.
     pub async fn reload(&self) -> Result<String, LoadError> {
         // One at a time: what was read last is what holds.
         let _turn = self.reloading.lock().await;
-        match policy::load(&self.policy_file) {
+        let (sum, loaded) = policy::load_with_sum(&self.policy_file);
+        match loaded {
             Ok(policy) => {
+                let before = self.policy.borrow().clone();
+                // Before what follows from it.
+                self.audit().tell(|| policy_loaded(&self.policy_file, sum.unwrap_or_default(), &policy, &before));
                 self.shared.hub.tell(Event::Policy(policy.clone())).await;
                 // Logins that were checked in between are weighed again by the broker when they open.
                 self.policy.send_replace(policy);
@@ -313,6 +337,11 @@ impl Running {
             }
             Err(error) => {
                 tracing::error!(%error, "policy refused; the last good one stays in force");
+                self.audit().tell(|| Record::PolicyRefused {
+                    file: self.policy_file.display().to_string(),
+                    sha256: sum,
+                    reason: error.to_string(),
+                });
                 Err(error)
             }
         }
@@ -342,6 +371,7 @@ impl Running {
             "link_addresses": self.link_addresses,
             "links": self.links.status(),
             "alarms": self.links.alarms(),
+            "audit": self.audit().status(),
             "uptime_s": self.started.elapsed().as_secs(),
             "connections": connections,
             "logging_in": pending,
@@ -365,6 +395,14 @@ impl Running {
         }
         // After the sessions: their last answers may still have had to cross a link.
         self.links.stop().await;
+        // An answer to a question: what was told before has been done, and is on record.
+        self.shared.hub.ask(|_| ()).await;
+        self.audit().tell(|| Record::Stopped);
+        self.audit().stop().await;
         self.shared.hub.stop().await;
     }
+}
+
+fn policy_loaded(file: &Path, sha256: String, policy: &Policy, before: &Policy) -> Record {
+    Record::PolicyLoaded { file: file.display().to_string(), sha256, changes: access::count(before, policy) }
 }

@@ -4,12 +4,13 @@
 
 use crate::broker::event::{Event, Opened, SessionId, Ticket};
 use crate::broker::outbox::{Item, Message, OutboxReader, outbox};
+use crate::broker::record::{Record, Verdict, Who};
 use crate::hub::{Clock, Hub};
 use crate::intake::Intake;
 use crate::login::{Logins, Rejected};
 use bytes::BytesMut;
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::frame::{self, Command, Decoded, Decoder, Encoder, Frame, FrameError, Limits, Version};
+use muster_protocol::frame::{self, Command, Decoded, Decoder, Encoder, Frame, FrameError, Headers, Limits, Version};
 use muster_protocol::message::header;
 use secrecy::{ExposeSecret, SecretString};
 use std::future::poll_fn;
@@ -171,7 +172,10 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
         let text = "heart-beat: expected two whole numbers of ms with a comma between".to_owned();
         return Err(reject(version, Code::BadHeader, text, "malformed heart-beat"));
     };
-    let accepted = shared.logins.check(&connect.headers, peer).await.map_err(|r| LoginEnd::Rejected(version, r))?;
+    let accepted = shared.logins.check(&connect.headers, peer).await.map_err(|rejected| {
+        shared.hub.audit().tell(|| refused_login(&connect.headers, peer, &rejected));
+        LoginEnd::Rejected(version, rejected)
+    })?;
     // Nothing of the second frame was parsed yet, so version and limits hold from here.
     reader.decoder.set_version(version);
     reader.decoder.set_limits(shared.limits);
@@ -189,6 +193,14 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
         return Err(reject(version, Code::Draining, "the broker is stopping".into(), "stopping"));
     }
     Ok((Accepted { version, is_agent: accepted.node.is_some(), token: accepted.token, items }, beats))
+}
+
+/// A login that was refused, for the record: who it claimed to be, and what was wrong in truth. The password is not looked at.
+fn refused_login(headers: &Headers, peer: SocketAddr, rejected: &Rejected) -> Record {
+    let claimed = |name| headers.get(name).map(|text: &str| text.chars().take(128).collect::<String>());
+    let who =
+        Who { user: claimed("login").unwrap_or_default(), address: peer, session: None, node: claimed(header::NODE) };
+    Record::Login { who, verdict: Verdict::denied(&Refusal::new(rejected.refusal.code, rejected.reason)) }
 }
 
 /// STOMP's negotiation: each side says what it can do and what it wants. 1.0 has none. `None`: malformed.

@@ -7,6 +7,7 @@ use super::event::{Now, SessionId, Terms};
 use super::limits::words;
 use super::mesh::Cargo;
 use super::note::{Note, Weight};
+use super::record::{Outcome as OnRecord, Record};
 use bytes::Bytes;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::frame::Headers;
@@ -198,6 +199,7 @@ impl Broker {
         let (id, queue) = (asked.id.clone(), asked.queue.clone());
         self.counters.refused += 1;
         self.note(note);
+        self.record_if(|broker| broker.outcome(serial, refusal));
         self.forget_ask(serial, now);
         self.put_refusal(&queue, Some(&id), refusal, Some(count), now);
     }
@@ -344,12 +346,25 @@ impl Broker {
     /// If everybody is accounted for, says so: the last word on a request.
     pub(super) fn finish(&mut self, serial: u64, now: Now) {
         let Some((ask, done)) = self.asks.finish(serial) else { return };
+        let targets = ask.count();
         let asked = ask.asked;
         self.usage.accounted(&asked.user);
         if let Some(session) = self.sessions.get_mut(asked.caller) {
             session.in_flight = session.in_flight.saturating_sub(1);
         }
         self.note(done_note(&asked.user, &asked.id, &done));
+        self.record(|_| {
+            Record::RequestDone(Box::new(OnRecord {
+                user: asked.user.clone(),
+                session: asked.caller.0,
+                request: asked.id.clone(),
+                destination: asked.destination.clone(),
+                targets,
+                states: done.states.clone(),
+                without: done.without.iter().map(|missing| missing.broker.clone()).collect(),
+                ended: None,
+            }))
+        });
         self.put_on_queue(&asked.queue, event_headers(Some(&asked.id), Event::Done), json_bytes(&done), now);
     }
 }

@@ -342,6 +342,11 @@ impl Ask {
         self.parts.get(broker).is_some_and(|part| part.count.is_some())
     }
 
+    /// How many nodes have ended in which state so far.
+    pub fn states(&self) -> &BTreeMap<State, u64> {
+        &self.states
+    }
+
     /// All targets that brokers have counted so far.
     pub fn count(&self) -> u64 {
         self.parts.values().filter_map(|part| part.count).sum::<u64>().saturating_sub(self.twice)

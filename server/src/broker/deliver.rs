@@ -7,6 +7,7 @@ use super::access::{Right, User};
 use super::event::{Now, Purpose, Sent, SessionId, Target, Terms};
 use super::nodes::Generation;
 use super::outbox::Message;
+use super::record::{Body, Record, Relayed, Rule, Verdict};
 use super::requests::{Asked, Begun, Held, Key};
 use super::sessions::{Delivery, Permit};
 use bytes::Bytes;
@@ -136,6 +137,20 @@ impl Broker {
             destination: destination.clone(),
         };
         let origin = asked.key.broker.clone();
+        let on_record = (self.keeps_records && origin != *self.mesh.me()).then(|| {
+            Record::LinkRequest(Box::new(Relayed {
+                user: asked.user.clone(),
+                ingress: origin.clone(),
+                verdict: Verdict::ALLOWED,
+                destination: destination.to_string(),
+                request: Some(id.clone()),
+                target: sent.target.clone(),
+                rule: Some(Rule { policy: self.access.clone(), user: user.clone(), destination: destination.clone() }),
+                targets: Some(count),
+                dry_run: Some(terms.dry_run),
+                body: Some(Body::from(&sent.body)),
+            }))
+        });
         // Its targets are named, and end at once.
         let is_cancelled = self.requests.take_early(&asked.key);
         let hold = hold || is_cancelled;
@@ -154,6 +169,7 @@ impl Broker {
                 return Err(Refusal::new(Code::DuplicateRequest, text));
             }
         };
+        self.record_if(|_| on_record);
         if is_cancelled {
             self.cancel_here(key, now);
         }

@@ -21,6 +21,8 @@ pub mod outcomes;
 mod presence;
 mod queries;
 pub mod queues;
+pub mod record;
+mod recording;
 mod relay;
 pub mod requests;
 mod send;
@@ -45,6 +47,7 @@ use note::{Note, Weight};
 use outbox::Item;
 use outcomes::Outcomes;
 use queues::Queues;
+use record::Record;
 use relay::Order;
 use requests::{Key, Requests};
 use sessions::Sessions;
@@ -126,6 +129,8 @@ pub struct Broker {
     /// The routes that waiting requests were last looked at with.
     ways: u64,
     notes: Vec<Note>,
+    records: Vec<Record>,
+    keeps_records: bool,
 }
 
 /// Whose work is done in order: a session's, or that of a user of another broker.
@@ -183,6 +188,8 @@ impl Broker {
             expiries: BTreeSet::new(),
             usage: Usage::default(),
             notes: Vec::new(),
+            records: Vec::new(),
+            keeps_records: false,
         }
     }
 
@@ -357,8 +364,21 @@ impl Broker {
         }
     }
 
-    /// A refusal: on the reply queue if the frame can be answered there, else an ERROR and the end.
+    /// A refusal of what is on record by nothing else.
     fn refuse(&mut self, id: SessionId, refusal: Refusal, answer: Option<(Option<RequestId>, Destination)>, now: Now) {
+        let request = answer.as_ref().and_then(|(request, _)| request.clone());
+        self.record_refusal(id, None, request, &refusal);
+        self.turn_down(id, refusal, answer, now);
+    }
+
+    /// A refusal: on the reply queue if the frame can be answered there, else an ERROR and the end.
+    fn turn_down(
+        &mut self,
+        id: SessionId,
+        refusal: Refusal,
+        answer: Option<(Option<RequestId>, Destination)>,
+        now: Now,
+    ) {
         self.counters.refused += 1;
         let user = self.sessions.get(id).map(|s| s.user.name.to_string()).unwrap_or_default();
         let note = Note::new(Weight::Info, "refused")

@@ -4,6 +4,7 @@ use super::access::{Policy, User};
 use super::event::{NodeHello, Now, Opened, SessionId, Subscribed};
 use super::note::{Note, Weight};
 use super::outbox::Item;
+use super::record::{Record, Verdict, Who};
 use super::sessions::{Session, Subscription};
 use super::{Broker, LaneId, Random};
 use muster_protocol::error::{Code, Refusal};
@@ -12,6 +13,8 @@ use std::sync::Arc;
 impl Broker {
     pub(super) fn open(&mut self, opened: Opened, now: Now) {
         let Opened { session, user: name, password_hash, token_made, node, peer, outbox } = opened;
+        let node_id = node.map(|node| node.id.to_string());
+        let who = Who { user: name.clone(), address: peer, session: Some(session.0), node: node_id };
         // Password or token were checked against some recent policy; only the one in force decides.
         let user = self.access.user(&name).filter(|user| {
             user.password.as_str() == password_hash
@@ -20,6 +23,7 @@ impl Broker {
         });
         let Some(user) = user.cloned() else {
             let refusal = Refusal::new(Code::AuthFailed, "the policy changed during the login; log in again");
+            self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
             outbox.close(Some(refusal), true);
             return;
         };
@@ -28,6 +32,7 @@ impl Broker {
             Err(refusal) => {
                 let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer);
                 self.note(note.with("code", refusal.code).with("reason", &refusal.text));
+                self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
                 outbox.close(Some(refusal), true);
                 return;
             }
@@ -51,6 +56,7 @@ impl Broker {
                 .with("user", &user.name)
                 .with("peer", peer),
         );
+        self.record(|_| Record::Login { who, verdict: Verdict::ALLOWED });
         self.usage.opened(&user.name);
         let mut opened = Session::new(user, peer, outbox);
         opened.row = row;
@@ -158,6 +164,7 @@ impl Broker {
 
     /// Takes a session out of every table; what its node owed is lost.
     pub(super) fn forget(&mut self, id: SessionId, reason: &str, now: Now) {
+        let who = if self.keeps_records { self.who(id) } else { None };
         let Some(session) = self.sessions.remove(id) else { return };
         session.outbox().close(None, false);
         self.lanes.remove(&LaneId::Session(id));
@@ -170,6 +177,8 @@ impl Broker {
             self.subscriptions.remove(id, &subscription.pattern);
         }
         for serial in self.asks.asked_by(id) {
+            let left = || Refusal::new(Code::Gone, "the caller has left; what came of the rest is not known");
+            self.record_if(|broker| broker.outcome(serial, &left()));
             self.forget_ask(serial, now);
         }
         for queue in session.queues.values() {
@@ -179,6 +188,9 @@ impl Broker {
         self.note(
             Note::new(Weight::Info, "session closed").with("session", id.0).with("user", user).with("reason", reason),
         );
+        if let Some(who) = who {
+            self.record(|_| Record::SessionClosed { who, reason: reason.to_owned() });
+        }
         if let Some(row) = session.row {
             if let Some(node) = self.nodes.get(row) {
                 self.moves.disconnected(node.id);

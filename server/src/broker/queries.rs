@@ -211,6 +211,7 @@ impl Broker {
         let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) else { return };
         if asker.request.is_some() {
             self.counters.refused += 1;
+            self.record_refusal(asker.session, None, asker.request.clone(), &refusal);
             self.put_refusal(&asker.queue, asker.request.as_ref(), &refusal, None, now);
         } else {
             self.refuse(asker.session, refusal, None, now);

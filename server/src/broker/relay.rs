@@ -1,15 +1,16 @@
 //! What comes over links? State of the mesh, messages for sessions here, words from other brokers; the rest is passed on.
 
 use super::deliver::{Fanout, Preparing};
-use super::event::{Event, LinkId, Now, Purpose, Received, Sent, Ticket};
+use super::event::{Event, LinkId, Now, Purpose, Received, Sent, Target, Ticket};
 use super::mesh::Cargo;
 use super::note::{Note, Weight};
+use super::record::{Record, Relayed, Verdict};
 use super::{Broker, LaneId, Work};
 use bytes::Bytes;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::{Direct, Forward, Gone, Happened, Head, Load, Report, RequestKey, Word};
-use muster_protocol::message::BrokerName;
+use muster_protocol::message::{BrokerName, RequestId};
 use std::sync::Arc;
 
 /// What another broker asks of this one, done in the order of its caller.
@@ -31,6 +32,8 @@ struct Refused {
     caller: Arc<str>,
     what: What,
     destination: String,
+    request: Option<RequestId>,
+    target: Target,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,11 +135,14 @@ impl Broker {
             }
         }
         let destination = sent.as_ref().map(|sent| sent.destination.to_string()).unwrap_or_default();
+        let asked = sent.as_ref().map(|sent| (sent.request.clone(), sent.target.clone()));
+        let (request, target) = asked.unwrap_or((None, Target::Absent));
         let done = sent.and_then(|sent| self.obey(&origin, instance, &caller, what, sent, now));
         match done {
             Ok(work) => work,
             Err(refusal) => {
-                self.refuse_order(&Refused { origin, instance, caller, what, destination }, &refusal, now);
+                let refused = Refused { origin, instance, caller, what, destination, request, target };
+                self.refuse_order(&refused, &refusal, now);
                 (1, None)
             }
         }
@@ -182,10 +188,27 @@ impl Broker {
 
     fn refuse_order(&mut self, order: &Refused, refusal: &Refusal, now: Now) {
         self.counters.refused += 1;
-        let Refused { origin, instance, caller, what, destination } = order;
+        let Refused { origin, instance, caller, what, destination, request, target } = order;
         let note = Note::new(Weight::Info, "refused for another broker").with("user", caller).with("broker", origin);
         let note = note.with("destination", destination);
         self.note(note.with("code", refusal.code).with("reason", &refusal.text));
+        // That a node is not here decides nothing.
+        if !(matches!(what, What::Query { .. }) && refusal.code == Code::NoSuchNode) {
+            self.record(|_| {
+                Record::LinkRequest(Box::new(Relayed {
+                    user: caller.clone(),
+                    ingress: origin.clone(),
+                    verdict: Verdict::denied(refusal),
+                    destination: destination.clone(),
+                    request: request.clone(),
+                    target: target.clone(),
+                    rule: None,
+                    targets: None,
+                    dry_run: None,
+                    body: None,
+                }))
+            });
+        }
         match *what {
             What::Message => {}
             What::Request { serial, .. } => {

@@ -9,6 +9,7 @@ use super::deliver::{Fanout, Preparing};
 use super::event::{Now, Purpose, Sent, SessionId, Target, Terms};
 use super::mesh::{Asked, Audience, Cargo};
 use super::note::{Note, Weight};
+use super::record::{Asked as OnRecord, Verdict};
 use super::sessions::Permit;
 use muster_protocol::destination::{Destination, Kind};
 use muster_protocol::error::{Code, Refusal};
@@ -23,6 +24,7 @@ impl Broker {
         let receipt = sent.receipt.take();
         let answer = sent.reply_to.clone().map(|queue| (sent.request.clone(), queue));
         let can_answer = sent.request.is_some() || matches!(sent.purpose, Purpose::Facts(_));
+        let (mut asked, destination) = (self.asked(id, &sent), sent.destination.clone());
         let result = match sent.destination.kind() {
             Kind::TempQueue | Kind::RemoteTempQueue => self.reply(id, sent, now).map(|()| (1, None)),
             Kind::Muster => self.query(id, sent, now).map(|cost| (cost, None)),
@@ -30,18 +32,29 @@ impl Broker {
                 let target = if let Target::Filter(filter) = &sent.target { Some(filter) } else { None };
                 let scope = self.sessions.get(id).and_then(|s| s.user.scope.as_ref());
                 let cost = self.nodes.cost(target, scope);
-                self.publish(id, sent, now).map(|fanout| (cost, fanout))
+                self.publish(id, sent, &mut asked, now).map(|fanout| (cost, fanout))
             }
         };
         match result {
             Ok(work) => {
+                // A request that was accepted is on record already, before anything of its account.
+                if let Some(asked) = asked {
+                    self.record(|_| asked.decided(Verdict::ALLOWED));
+                }
                 self.receipt(id, receipt, now);
                 work
             }
             Err(refusal) => {
+                match asked {
+                    Some(asked) => self.record(|_| asked.decided(Verdict::denied(&refusal))),
+                    None => {
+                        let request = answer.as_ref().and_then(|(request, _)| request.clone());
+                        self.record_refusal(id, Some(destination), request, &refusal);
+                    }
+                }
                 let answer = answer.filter(|_| can_answer);
                 let lives = answer.is_some();
-                self.refuse(id, refusal, answer, now);
+                self.turn_down(id, refusal, answer, now);
                 if lives {
                     self.receipt(id, receipt, now);
                 }
@@ -51,7 +64,13 @@ impl Broker {
     }
 
     /// A message or request to a topic.
-    fn publish(&mut self, id: SessionId, mut sent: Sent, now: Now) -> Result<Option<Fanout>, Refusal> {
+    fn publish(
+        &mut self,
+        id: SessionId,
+        mut sent: Sent,
+        on_record: &mut Option<OnRecord>,
+        now: Now,
+    ) -> Result<Option<Fanout>, Refusal> {
         let Some(session) = self.sessions.get(id) else { return Ok(None) };
         let user = session.user.clone();
         let queue_name = sent.reply_to.take();
@@ -96,7 +115,7 @@ impl Broker {
         let bound = self.limit(&user, &sent, now)?;
         let own = terms.max_targets;
         let max_targets = own.into_iter().chain(bound.as_ref().map(|bound| bound.most)).min();
-        self.request(id, user, sent, queue_name, (Terms { max_targets, ..terms }, bound), request, now)
+        self.request(id, user, sent, queue_name, (Terms { max_targets, ..terms }, bound), request, on_record, now)
     }
 
     /// A request of a session of this broker: its account begins, and all brokers that it is for are asked.
@@ -109,6 +128,7 @@ impl Broker {
         queue_name: Destination,
         (terms, bound): (Terms, Option<Bound>),
         request: RequestId,
+        on_record: &mut Option<OnRecord>,
         now: Now,
     ) -> Result<Option<Fanout>, Refusal> {
         let filter = Broker::filter_of(&user, &sent);
@@ -149,6 +169,10 @@ impl Broker {
         let duplicate =
             || Refusal::new(Code::DuplicateRequest, format!("{request}: a request with this id is under way"));
         let missing = audience.without.len();
+        if let Some(asked) = on_record {
+            asked.brokers = to.iter().chain([self.mesh.me()]).cloned().collect();
+            asked.without = audience.without.iter().map(|missing| missing.broker.clone()).collect();
+        }
         let me = self.mesh.me().clone();
         let serial = self.asks.begin(asked, (&me, key.instance), audience, now.tick).ok_or_else(duplicate)?;
         self.queues.reserve_for_requests(&queue);
@@ -172,6 +196,9 @@ impl Broker {
             }
         };
         self.counters.requests += 1;
+        if let Some(asked) = on_record.take() {
+            self.record(|_| asked.decided(Verdict::ALLOWED));
+        }
         let expires = Some(now.tick.saturating_add(terms.reply_within));
         self.mesh.forward(to, Load::Prepare((*prepare).clone()), Cargo { body, expires, droppable: false }, now.tick);
         self.decide(serial, now);

@@ -2,6 +2,7 @@
 
 mod across;
 mod limits;
+mod records;
 
 use super::access::Policy;
 use super::event::{Event, NodeHello, Now, Opened, SessionId, Ticket};

@@ -39,6 +39,8 @@ fn the_sample_is_the_defaults() {
     assert_eq!(shown.control, Path::new("state/musterd.sock"));
     shown.control = PathBuf::new();
     assert_eq!(shown.cluster_key_previous.take().unwrap(), Path::new("cluster.key.previous"));
+    assert_eq!(shown.audit.file, Path::new("state/audit.jsonl"));
+    shown.audit.file = PathBuf::new();
     assert_eq!(shown, least);
 }
 
@@ -79,6 +81,11 @@ fn the_sample_shows_every_limit() {
         "ca",
         "state-dir",
         "control",
+        "enabled",
+        "file",
+        "rotate-size",
+        "rotate-age",
+        "keep",
     ] {
         assert!(SAMPLE.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} = "))), "{key}");
     }
@@ -121,6 +128,11 @@ fn mistakes_name_line_and_cure() {
         ("[listen]\nstomp = [\"noc1:61614\"]\n", 5, "invalid socket address"),
         ("[log]\nlevel = \"loud\"\n", 5, "the level is none of"),
         ("[log]\nformat = \"xml\"\n", 5, "unknown variant `xml`"),
+        ("[audit]\nkeep = 0\n", 5, "0 is out of range: 1 to 100000 are possible"),
+        ("[audit]\nrotate-size = \"1KiB\"\n", 5, "1KiB is out of range: 64KiB to 4096MiB are possible"),
+        ("[audit]\nrotate-age = \"1s\"\n", 5, "1s is out of range: 1m to"),
+        ("[audit]\nenabled = \"yes\"\n", 5, "invalid type"),
+        ("[audit]\nfile = \"audit.log\"\n", 5, "the audit log `audit.log` does not end in .jsonl"),
         ("[listen]\nlinks = [\"dc1:61617\"]\n", 5, "invalid socket address"),
         ("[[link]]\naddress = \"dc1\"\n", 4, "missing field `to`"),
         ("[[link]]\nto = \"DC1\"\n", 5, "`DC1` is not a broker's name"),

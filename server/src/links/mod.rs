@@ -130,7 +130,7 @@ impl Links {
     ) -> Links {
         let unix = hub.clock().now().unix;
         let shared = Arc::new(Shared {
-            roster: Roster::new(&setup.me.name, &setup.links, unix),
+            roster: Roster::new(&setup.me.name, &setup.links, unix).on_record(hub.audit().clone()),
             me: setup.me,
             hub,
             policy: policy.clone(),

@@ -1,8 +1,10 @@
 //! Who are the neighbours, and how is each? What `musterd ctl status` shows, what wakes the diallers, and what an operator took down.
 
 use super::counters::{LinkCounters, LinkCounts};
+use crate::audit::Audit;
 use crate::broker::event::LinkId;
 use crate::broker::mesh::lanes::LinkOutbox;
+use crate::broker::record::Record;
 use crate::config::LinkConfig;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::Neighbour;
@@ -116,6 +118,7 @@ pub(super) struct Roster {
     peers: Mutex<BTreeMap<BrokerName, Peer>>,
     strangers: Mutex<BTreeMap<IpAddr, Stranger>>,
     changed: watch::Sender<()>,
+    audit: Audit,
 }
 
 /// An address from where connections came that prove no name.
@@ -157,7 +160,13 @@ impl Roster {
             peers: Mutex::new(peers),
             strangers: Mutex::default(),
             changed: watch::Sender::new(()),
+            audit: Audit::off(),
         }
+    }
+
+    /// The same, with links on record.
+    pub(super) fn on_record(self, audit: Audit) -> Roster {
+        Roster { audit, ..self }
     }
 
     /// Told whenever a link opens or ends, or an operator changes something.
@@ -203,7 +212,7 @@ impl Roster {
         let mut peers = self.lock();
         let peer = peers.entry(name.clone()).or_default();
         peer.connecting = false;
-        peer.suffer(name, trouble, unix);
+        peer.suffer(name, trouble, &self.audit, unix);
     }
 
     /// A connection on which both sides agree; refused if an operator took the link down in the meantime.
@@ -242,6 +251,7 @@ impl Roster {
         self.changed.send_replace(());
         // The broker has the last word on whether it is up, and logs that.
         tracing::debug!(target: "muster::links", peer = %name, link = link.0, %address, "connection open");
+        self.audit.tell(|| Record::LinkUp { peer: name.clone(), address });
         Ok(entered)
     }
 
@@ -256,6 +266,7 @@ impl Roster {
         unix: u64,
     ) {
         tracing::debug!(target: "muster::links", peer = %name, link = link.0, reason, "connection over");
+        self.audit.tell(|| Record::LinkDown { peer: name.clone(), reason: reason.to_owned() });
         let mut peers = self.lock();
         if let Some(peer) = peers.get_mut(name) {
             peer.live.remove(&link);
@@ -267,7 +278,12 @@ impl Roster {
             }
             if let Some(trouble) = trouble {
                 // The broker logs `link down` or `link refused` with the reason: only what comes of the next try is news.
-                peer.said = Some(gist(&trouble.text));
+                let text = gist(&trouble.text);
+                if trouble.is_refusal && peer.said.as_ref() != Some(&text) {
+                    let (peer, reason) = (Some(name.clone()), trouble.text.clone());
+                    self.audit.tell(|| Record::LinkRefused { peer, address: None, reason });
+                }
+                peer.said = Some(text);
                 peer.trouble = Some((trouble, unix));
             }
         }
@@ -293,6 +309,8 @@ impl Roster {
             tracing::debug!(target: "muster::links", peer = %address, reason = text, "link refused again");
         } else {
             tracing::warn!(target: "muster::links", peer = %address, reason = text, "link refused");
+            let address = Some(address.to_string());
+            self.audit.tell(|| Record::LinkRefused { peer: None, address, reason: text.to_owned() });
         }
         is_news
     }
@@ -363,13 +381,17 @@ impl Roster {
 }
 
 impl Peer {
-    fn suffer(&mut self, name: &BrokerName, trouble: Trouble, unix: u64) {
+    fn suffer(&mut self, name: &BrokerName, trouble: Trouble, audit: &Audit, unix: u64) {
         let gist = gist(&trouble.text);
         if self.said.as_ref() == Some(&gist) {
             tracing::debug!(target: "muster::links", peer = %name, reason = trouble.text, "no link, as before");
         } else {
             let what = if trouble.is_refusal { "link refused" } else { "no link; trying again" };
             tracing::warn!(target: "muster::links", peer = %name, reason = trouble.text, "{what}");
+            if trouble.is_refusal {
+                let reason = trouble.text.clone();
+                audit.tell(|| Record::LinkRefused { peer: Some(name.clone()), address: None, reason });
+            }
             self.said = Some(gist);
         }
         self.trouble = Some((trouble, unix));

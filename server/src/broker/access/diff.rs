@@ -7,6 +7,7 @@ use super::{BrokerEntry, Entry, Group, Policy, Right};
 use muster_protocol::destination::{Pattern, covered};
 use muster_protocol::facts::PathPattern;
 use muster_protocol::policy::{Change, DiffAnswer, How, MOST, RightChange};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
@@ -18,6 +19,39 @@ const DETAIL: usize = 400;
 /// The differences from `old` to `new`: by kind and name, then rights by user. Order and comments of the texts do not count, and
 /// no hash is shown. At most [`MOST`] of each.
 pub fn diff(old: &Policy, new: &Policy) -> DiffAnswer {
+    let (mut changes, mut rights) = (changes(old, new), rights(old, new));
+    let more = changes.len().saturating_sub(MOST) + rights.len().saturating_sub(MOST);
+    changes.truncate(MOST);
+    rights.truncate(MOST);
+    DiffAnswer { changes, rights, more: more as u64 }
+}
+
+/// How many of one kind are only in the new policy, only in the old one, or in both and not the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// Only in the new one.
+    pub added: usize,
+    /// Only in the old one.
+    pub removed: usize,
+    /// In both, not the same.
+    pub changed: usize,
+}
+
+/// What stands otherwise, in numbers by kind (`user`, `group`, `entry`, …), for the audit log.
+pub fn count(old: &Policy, new: &Policy) -> BTreeMap<String, Counted> {
+    let mut counted: BTreeMap<String, Counted> = BTreeMap::new();
+    for change in changes(old, new) {
+        let counted = counted.entry(change.what).or_default();
+        match change.how {
+            How::Added => counted.added += 1,
+            How::Removed => counted.removed += 1,
+            How::Changed => counted.changed += 1,
+        }
+    }
+    counted
+}
+
+fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     let mut changes = settings(old, new);
     let targeted = |it: Option<&bool>| it.map_or_else(|| "none".to_owned(), ToString::to_string);
     changes.extend(named("collective", &collectives(old), &collectives(new), |a, b| {
@@ -34,11 +68,7 @@ pub fn diff(old: &Policy, new: &Policy) -> DiffAnswer {
         (None, b) => b.map(|b| one_user(new, b)).unwrap_or_default(),
     }));
     changes.extend(named("entry", &grants(old), &grants(new), entry));
-    let mut rights = rights(old, new);
-    let more = changes.len().saturating_sub(MOST) + rights.len().saturating_sub(MOST);
-    changes.truncate(MOST);
-    rights.truncate(MOST);
-    DiffAnswer { changes, rights, more: more as u64 }
+    changes
 }
 
 /// The differences of two maps, in order of their names. `details` says what differs, also from what only one of them has.

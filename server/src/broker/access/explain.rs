@@ -6,6 +6,18 @@ use super::{Entry, Policy, Right};
 use muster_protocol::destination::{Destination, Kind, Pattern, covered};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::request::{Bound, ExplainAnswer};
+use serde::Serialize;
+
+/// An entry that grants somebody something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Grantor {
+    /// Where it stands in the policy, from 1.
+    pub line: usize,
+    /// Its destination pattern.
+    pub destination: String,
+    /// Through which groups of the user, comma-separated.
+    pub groups: String,
+}
 
 impl Policy {
     /// Says whether a user has a right at a destination, which entries grant it through which groups, the scope and limits. For
@@ -27,6 +39,17 @@ impl Policy {
             Right::Write | Right::Admin => Destination::parse(destination).map_err(malformed)?.into(),
         };
         Ok(self.answer(user, right, &pattern))
+    }
+
+    /// The entries that grant a user (of this policy) a right at a destination; none if none does.
+    pub fn grantors(&self, user: &User, right: Right, destination: &Destination) -> Vec<Grantor> {
+        let granting = self.granting(user, right, &destination.clone().into());
+        let grantor = |entry: &&Entry| Grantor {
+            line: entry.line,
+            destination: entry.destination.to_string(),
+            groups: self.names_of(&entry.grant(right).groups.intersection(&user.groups)),
+        };
+        granting.iter().map(grantor).collect()
     }
 
     fn answer(&self, user: &User, right: Right, pattern: &Pattern) -> ExplainAnswer {
@@ -113,7 +136,7 @@ impl Policy {
         lines.join("\n")
     }
 
-    fn names(&self, user: &User) -> String {
+    pub(super) fn names(&self, user: &User) -> String {
         self.names_of(&user.groups)
     }
 

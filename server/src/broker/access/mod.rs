@@ -15,9 +15,10 @@ mod parse;
 mod user;
 mod values;
 
-pub use diff::diff;
+pub use diff::{Counted, count, diff};
 pub use error::PolicyError;
 pub(crate) use error::{place, toml_cure};
+pub use explain::Grantor;
 pub use groups::{GroupSet, MAX_GROUPS};
 pub use hidden::{HIDDEN_BY_DEFAULT, Hidden};
 pub use limits::{Limit, Limits};

@@ -11,8 +11,8 @@ use muster_protocol::message::BrokerName;
 const NAMES: [&str; 3] = ["noc1", "dc1", "dc2"];
 
 /// Brokers, the first of them linked to each of the others.
-struct Star {
-    houses: Vec<House>,
+pub(super) struct Star {
+    pub(super) houses: Vec<House>,
     ends: Vec<End>,
     links: u64,
     /// What is taken off the way.
@@ -27,7 +27,7 @@ struct End {
     reader: LinkReader,
 }
 
-fn text() -> String {
+pub(super) fn text() -> String {
     let list: String = NAMES.iter().map(|name| format!("[brokers.{name}]\n")).collect();
     format!("{POLICY}{list}")
 }
@@ -54,7 +54,7 @@ fn arrives(link: LinkId, at: &str, (head, body): (Head, Bytes)) -> Event {
 }
 
 impl Star {
-    fn new() -> Star {
+    pub(super) fn new() -> Star {
         Star::of(&text())
     }
 
@@ -142,7 +142,7 @@ impl Star {
         (end.link, heads)
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         let mut left = ms;
         while left > 0 {
             let step = left.min(100);
@@ -153,13 +153,13 @@ impl Star {
     }
 
     /// Agents of acme at a broker, and its sessions.
-    fn agents(&mut self, at: usize, numbers: std::ops::Range<u8>) -> Vec<u64> {
+    pub(super) fn agents(&mut self, at: usize, numbers: std::ops::Range<u8>) -> Vec<u64> {
         let agents = numbers.map(|number| self.houses[at].agent("node-acme", number, json!({}))).collect();
         self.pass(3_000);
         agents
     }
 
-    fn ask(&mut self, caller: u64, more: &[(&str, &str)]) {
+    pub(super) fn ask(&mut self, caller: u64, more: &[(&str, &str)]) {
         self.houses[0].request(caller, "/topic/prod.node.ping", "all", more);
         self.pump();
     }
