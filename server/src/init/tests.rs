@@ -316,6 +316,10 @@ fn mistakes_about_brokers_leave_nothing_behind() {
         let error = wrong.parse::<BrokerOption>().expect_err(wrong).to_string();
         assert!(error.contains(": use 1 to 63") || error.contains(": write HOST"), "{wrong}: {error}");
     }
+    for everywhere in ["a=0.0.0.0", "a=[::]:7000"] {
+        let error = everywhere.parse::<BrokerOption>().expect_err(everywhere).to_string();
+        assert!(error.contains("give the host name or address that others reach it by"), "{everywhere}: {error}");
+    }
 }
 
 #[test]

@@ -454,3 +454,33 @@ fn the_limit_of_a_group_counts_the_whole_mesh() {
     assert_eq!(accepted.last().expect("an event").header("muster-count"), "2", "{accepted:?}");
     assert_eq!((star.requests_got(0, near[0]), star.requests_got(1, far[0])), (1, 1));
 }
+
+#[test]
+fn a_name_in_use_is_told_once_however_often_its_second_owner_comes() {
+    let mut star = Star::new();
+    let mut comes = |nonce: u64| {
+        let (outbox, mut reader) = lanes(1 << 20);
+        let hello = Hello {
+            cluster: "c".into(),
+            name: BrokerName::parse("dc1").expect("a name"),
+            instance: 9,
+            incarnation: 77,
+            nonce,
+            oldest: 1,
+            newest: 1,
+            clock: 0,
+            max_body: 1 << 20,
+        };
+        let peer = ([127, 0, 0, 1], 40_000 + u16::try_from(nonce).expect("small")).into();
+        let end = Neighbour { cost: 1, send: None };
+        let opened = LinkOpened { link: LinkId(900 + nonce), hello, nonce, end, peer, outbox };
+        let now = star.houses[0].time();
+        star.houses[0].broker.handle(Event::LinkOpened(Box::new(opened)), now, &mut || 7);
+        let first = reader.try_next();
+        let Some(Frames::Close(Some(refusal))) = first else { panic!("it hears of the mesh: {first:?}") };
+        assert_eq!(refusal.code, Code::NameInUse);
+        let notes = star.houses[0].broker.take_notes();
+        notes.iter().filter(|note| note.text == "link refused").count()
+    };
+    assert_eq!([comes(1), comes(2), comes(3)], [1, 0, 0], "each time from another port");
+}
