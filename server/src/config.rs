@@ -349,6 +349,12 @@ impl Config {
             let cure = "give an address, such as \"0.0.0.0:61614\"";
             return Err((Place::Key("stomp"), "the broker listens nowhere".into(), cure));
         }
+        let clients: Vec<&SocketAddr> = self.listen.stomp.iter().chain(&self.listen.plain).collect();
+        // Port 0 is a port of the system's choice, another one each time.
+        if let Some(twice) = self.listen.links.iter().find(|at| at.port() != 0 && clients.contains(at)) {
+            let cause = format!("{twice} is where clients are listened for too");
+            return Err((Place::Key("links"), cause, "give links a port of their own, such as 61617"));
+        }
         if limits.max_frame / 8 < limits.max_header {
             let cause = format!(
                 "max-frame ({} bytes) is less than 8 times max-header ({} bytes), which leaves no room for bodies",

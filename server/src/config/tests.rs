@@ -126,6 +126,11 @@ fn mistakes_name_line_and_cure() {
         ("[limits]\nlink-outbox = \"128KiB\"\n", 5, "link-outbox (131072 bytes) cannot hold one frame"),
         ("[listen]\nstomp = []\n", 5, "the broker listens nowhere"),
         ("[listen]\nstomp = [\"noc1:61614\"]\n", 5, "invalid socket address"),
+        (
+            "[listen]\nstomp = [\"127.0.0.1:5000\"]\nlinks = [\"127.0.0.1:5000\"]\n",
+            6,
+            "127.0.0.1:5000 is where clients are listened for too",
+        ),
         ("[log]\nlevel = \"loud\"\n", 5, "the level is none of"),
         ("[log]\nformat = \"xml\"\n", 5, "unknown variant `xml`"),
         ("[audit]\nkeep = 0\n", 5, "0 is out of range: 1 to 100000 are possible"),

@@ -34,13 +34,13 @@ impl Mesh {
             Head::Want(want) => self.send_record(&from, &want.origin, want.what),
             Head::LinkState(record) => self.take_state(&from, record, now),
             Head::Interest(record) => {
-                if self.is_welcome(&from, &record.origin) {
+                if self.is_welcome(&from, &record.origin, now) {
                     let taken = self.interests.take(record);
                     self.absorbed(&from, &record.origin, Record::Interest, taken, head);
                 }
             }
             Head::Summary(record) => {
-                if self.is_welcome(&from, &record.origin) {
+                if self.is_welcome(&from, &record.origin, now) {
                     let taken = self.summaries.take(record);
                     self.absorbed(&from, &record.origin, Record::Summary, taken, head);
                 }
@@ -71,7 +71,7 @@ impl Mesh {
     }
 
     /// Whether a record of this origin is taken; ours come back, and those of strangers are refused.
-    fn is_welcome(&mut self, from: &BrokerName, origin: &BrokerName) -> bool {
+    fn is_welcome(&mut self, from: &BrokerName, origin: &BrokerName, now: u64) -> bool {
         if *origin == self.me {
             return false;
         }
@@ -79,7 +79,7 @@ impl Mesh {
             return true;
         }
         let text = format!("{from} passes on the state of {origin}, which is not in the broker list");
-        if self.alarms.insert(format!("{STRANGER}{origin}"), text).is_none() {
+        if self.alarm(format!("{STRANGER}{origin}"), text, now) {
             self.notes.push(
                 Note::new(Weight::Warning, "state of a broker that is not in the list")
                     .with("broker", origin)
@@ -91,7 +91,7 @@ impl Mesh {
 
     fn take_state(&mut self, from: &BrokerName, record: &LinkState, now: u64) {
         let origin = record.origin.clone();
-        if origin != self.me && !self.is_welcome(from, &origin) {
+        if origin != self.me && !self.is_welcome(from, &origin, now) {
             return;
         }
         match self.topology.take(record.clone()) {

@@ -33,6 +33,11 @@ use topology::Topology;
 /// computed at once.
 const SETTLE: u64 = 20;
 
+/// How long an alarm stands after its cause was last seen, ms.
+const ALARM: u64 = 10 * 60 * 1000;
+/// Most alarms: whoever floods us with strange names does not fill our memory.
+const ALARMS: usize = 256;
+
 /// What the alarms about brokers that are not in the list begin with.
 const STRANGER: &str = "stranger ";
 
@@ -77,7 +82,8 @@ pub struct Mesh {
     restarted: BTreeSet<BrokerName>,
     /// Why this broker is not in the mesh any more.
     left: Option<String>,
-    alarms: BTreeMap<String, String>,
+    /// What somebody should look at, by what it is about, and until when it stands, monotonic ms.
+    alarms: BTreeMap<String, (String, u64)>,
     counters: Counters,
     notes: Vec<Note>,
 }
@@ -162,7 +168,7 @@ impl Mesh {
 
     /// What somebody should look at.
     pub fn alarms(&self) -> impl Iterator<Item = &str> {
-        self.alarms.values().map(String::as_str)
+        self.alarms.values().map(|(text, _)| text.as_str())
     }
 
     /// Raised whenever routes were computed: what waits for a way looks again.
@@ -224,6 +230,7 @@ impl Mesh {
 
     /// Computes routes if that is due, and looks after the links.
     pub fn tick(&mut self, now: u64) {
+        self.alarms.retain(|_, (_, until)| *until > now);
         self.watch(now);
         if self.due.is_some_and(|at| at <= now) {
             self.compute(now);
@@ -233,6 +240,15 @@ impl Mesh {
     /// When to call [`Mesh::tick`] again, monotonic ms.
     pub fn next_deadline(&self) -> Option<u64> {
         [self.due, self.neighbours.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Raises an alarm, or lets it stand for longer. Whether it is a new one.
+    fn alarm(&mut self, about: String, text: String, now: u64) -> bool {
+        let is_new = !self.alarms.contains_key(&about);
+        if !is_new || self.alarms.len() < ALARMS {
+            self.alarms.insert(about, (text, now + ALARM));
+        }
+        is_new
     }
 
     fn compute_soon(&mut self, now: u64) {

@@ -138,7 +138,7 @@ impl Mesh {
         }
         if *name == self.me {
             let text = format!("{peer} says that it is {name}, as this broker is");
-            self.alarms.insert(alarm_of(name), text.clone());
+            self.alarm(alarm_of(name), text.clone(), now);
             return Some(Refusal::new(Code::NameInUse, text));
         }
         if !self.list.contains(name) {
@@ -150,7 +150,7 @@ impl Mesh {
                 "{name} is in use: it is linked from {} and alive, and now another one comes from {peer}",
                 old.peer
             );
-            self.alarms.insert(alarm_of(name), text.clone());
+            self.alarm(alarm_of(name), text.clone(), now);
             return Some(Refusal::new(Code::NameInUse, text));
         }
         let is_older = old.incarnation == incarnation && (instance, nonce) < (old.instance, old.nonce);
@@ -195,7 +195,8 @@ impl Mesh {
             return;
         }
         self.notes.push(Note::new(Weight::Warning, "left the mesh").with("reason", &why));
-        self.alarms.insert(alarm_of(&self.me), why.clone());
+        // It stands for as long as the broker does.
+        self.alarms.insert(alarm_of(&self.me), (why.clone(), u64::MAX));
         self.left = Some(why.clone());
         let names: Vec<BrokerName> = self.neighbours.iter().map(|(name, _)| name.clone()).collect();
         for name in names {

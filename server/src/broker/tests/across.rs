@@ -483,4 +483,10 @@ fn a_name_in_use_is_told_once_however_often_its_second_owner_comes() {
         notes.iter().filter(|note| note.text == "link refused").count()
     };
     assert_eq!([comes(1), comes(2), comes(3)], [1, 0, 0], "each time from another port");
+    let alarms = |star: &Star| star.houses[0].broker.mesh().alarms().count();
+    assert_eq!(alarms(&star), 1);
+    star.pass(9 * 60 * 1000);
+    assert_eq!(alarms(&star), 1, "it stands for ten minutes after it was last seen");
+    star.pass(2 * 60 * 1000);
+    assert_eq!(alarms(&star), 0, "and then it is over");
 }
