@@ -272,10 +272,11 @@ fn raise_descriptor_limit(connections: usize) {
 
 /// Runs until SIGTERM or SIGINT, reloading the policy on SIGHUP.
 pub async fn run(config: &Config) -> Result<(), StartError> {
-    let running = start(config).await?;
+    // Before it can be seen to run: whoever sees it may tell it to stop.
     let on = |kind| signal(kind).map_err(StartError::Signal);
     let (mut term, mut int, mut hup) =
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    let running = start(config).await?;
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let mut hub = running.hub_task.lock().await;
