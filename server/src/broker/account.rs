@@ -2,7 +2,7 @@
 
 use super::Broker;
 use super::answers::{event_headers, json_bytes, json_text};
-use super::asks::{Due, Hears};
+use super::asks::{Asked, Due, Hears};
 use super::event::{Now, SessionId, Terms};
 use super::limits::words;
 use super::mesh::Cargo;
@@ -24,9 +24,9 @@ impl Broker {
             // What a former life said must not be heard for this one, and an answer would go to this one.
             return;
         }
-        let is_ours = key.instance == self.ask_instance(key.serial);
-        let heard = self.asks.get_mut(key.serial).filter(|_| is_ours).map(|ask| ask.hears(from, instance, number));
-        match heard {
+        // The life in which it was asked: our boot counter rises when somebody was ahead of it.
+        let ask = self.asks.get_mut(key.serial).filter(|ask| ask.instance == key.instance);
+        match ask.map(|ask| ask.hears(from, instance, number)) {
             Some(Hears::Next) => {
                 self.acknowledge.insert((from.clone(), key.clone()), number);
                 self.hear(from, key.serial, event, body, now);
@@ -38,11 +38,6 @@ impl Broker {
                 self.say(from, Word::Forgotten(key), Bytes::new(), now);
             }
         }
-    }
-
-    /// The life of this broker in which a request was asked: its number rises when somebody was ahead of it.
-    fn ask_instance(&self, serial: u64) -> u64 {
-        self.asks.get(serial).map_or(0, |ask| ask.instance)
     }
 
     /// Acknowledgements go out once for all reports of an event.
@@ -208,10 +203,7 @@ impl Broker {
     pub(super) fn forget_ask(&mut self, serial: u64, now: Now) {
         let name = self.name_of(serial);
         let Some(ask) = self.asks.drop(serial) else { return };
-        self.usage.accounted(&ask.asked.user);
-        if let Some(session) = self.sessions.get_mut(ask.asked.caller) {
-            session.in_flight = session.in_flight.saturating_sub(1);
-        }
+        self.is_asked_no_more(&ask.asked);
         let me = self.mesh.me().clone();
         let others = ask.open_parts().into_iter().filter(|broker| *broker != me).collect();
         self.mesh.forward(others, Load::Abort(Serial { serial }), Cargo::default(), now.tick);
@@ -220,11 +212,18 @@ impl Broker {
         }
     }
 
+    /// One request less is under way, for its session and its user.
+    fn is_asked_no_more(&mut self, asked: &Asked) {
+        self.usage.accounted(&asked.user);
+        if let Some(session) = self.sessions.get_mut(asked.caller) {
+            session.in_flight = session.in_flight.saturating_sub(1);
+        }
+    }
+
     /// Tells the nodes that have not answered to stop, and how many those are.
     pub(super) fn cancel(&mut self, caller: SessionId, request: &RequestId, now: Now) -> Result<u64, Refusal> {
         let user = self.sessions.get(caller).map(|session| session.user.name.clone()).unwrap_or_default();
-        let serial = self.asks.of_caller(caller, &user, request);
-        let Some(serial) = serial.filter(|serial| self.asks.get(*serial).is_some()) else {
+        let Some(serial) = self.asks.of_caller(caller, &user, request) else {
             return Err(Refusal::new(
                 Code::NoSuchRequest,
                 format!("{request}: this connection has no such request under way"),
@@ -259,10 +258,7 @@ impl Broker {
 
     /// A request wants to be looked at: ask again, give up, or end it.
     pub(super) fn look_at_ask(&mut self, serial: u64, now: Now) {
-        let mesh = &self.mesh;
-        let lost = |broker: &BrokerName| if mesh.reaches(broker) { None } else { mesh.lost_since(broker).or(Some(0)) };
-        let due = self.asks.look(serial, now.tick, lost);
-        match due {
+        match self.asks.look(serial, now.tick, |broker| self.mesh.lost_since(broker)) {
             None => {}
             Some(Due::Again(to)) => self.ask_again(serial, to, now),
             Some(Due::GivenUp(broker, why)) => self.give_up(serial, &broker, why, now),
@@ -316,10 +312,9 @@ impl Broker {
     }
 
     fn miss(&mut self, serial: u64, broker: &BrokerName, why: &str, now: Now) {
-        let missing = self.mesh.silent(broker, why);
         let Some(ask) = self.asks.get_mut(serial) else { return };
-        let is_scoped = self.access.user(&ask.asked.user).is_none_or(|user| user.scope.is_some());
-        let missing = if is_scoped { Missing { nodes: None, ..missing } } else { missing };
+        let sees_counts = self.access.user(&ask.asked.user).is_some_and(|user| user.scope.is_none());
+        let missing = self.mesh.silent(broker, why, sees_counts);
         if !ask.give_up(broker) {
             ask.miss(missing.clone());
             self.emit_missing(serial, &missing, now);
@@ -332,12 +327,12 @@ impl Broker {
         for serial in self.asks.of_other_life(broker, instance) {
             self.give_up(serial, broker, "it has started anew", now);
         }
-        let me_first = |key: &RequestKey| key.broker == *broker && key.instance < instance;
-        for key in self.requests.from_ingress(me_first) {
+        let of_a_life_before = |key: &RequestKey| key.broker == *broker && key.instance < instance;
+        for key in self.requests.from_ingress(of_a_life_before) {
             // Nobody is there any more to be told.
             self.requests.drop(key);
         }
-        let owed: Vec<RequestKey> = self.outcomes.keys().filter(|key| me_first(key)).cloned().collect();
+        let owed: Vec<RequestKey> = self.outcomes.keys().filter(|key| of_a_life_before(key)).cloned().collect();
         for key in &owed {
             self.outcomes.forget(key);
         }
@@ -348,10 +343,7 @@ impl Broker {
         let Some((ask, done)) = self.asks.finish(serial) else { return };
         let targets = ask.count();
         let asked = ask.asked;
-        self.usage.accounted(&asked.user);
-        if let Some(session) = self.sessions.get_mut(asked.caller) {
-            session.in_flight = session.in_flight.saturating_sub(1);
-        }
+        self.is_asked_no_more(&asked);
         self.note(done_note(&asked.user, &asked.id, &done));
         self.record(|_| {
             Record::RequestDone(Box::new(OnRecord {

@@ -4,7 +4,7 @@ use super::Broker;
 use super::access::{Right, User};
 use super::event::{Answer, Now, Sent, SessionId};
 use super::mesh::{Asked, Cargo};
-use super::nodes::{Node, Whole, shown};
+use super::nodes::{Node, shown};
 use super::note::{Note, Weight};
 use super::outbox::Message;
 use super::requests::Key;
@@ -12,12 +12,14 @@ use super::sessions::Permit;
 use bytes::Bytes;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::Refusal;
+use muster_protocol::facts::Facts;
 use muster_protocol::frame::Headers;
 use muster_protocol::link::{Announce, Happened, Load, RequestKey, Word};
 use muster_protocol::message::{BrokerName, NodeId, RequestId, header};
 use muster_protocol::request::{CHUNK, Event, State};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How long cancelled nodes may take to confirm, ms.
@@ -214,20 +216,26 @@ impl Broker {
     }
 
     /// Tells the subscribers of `COLLECTIVE.registration`, here and at the brokers that have some, of a node of this broker.
-    pub(super) fn announce(&mut self, event: &str, node: (NodeId, &str), whole: Whole, reason: Option<&str>, now: Now) {
-        let (node, collective) = node;
+    pub(super) fn announce(
+        &mut self,
+        event: &str,
+        (node, collective): (NodeId, &str),
+        (facts, classes): (&Facts, &BTreeSet<String>),
+        reason: Option<&str>,
+        now: Now,
+    ) {
         let Ok(destination) = Destination::parse(&format!("/topic/{collective}.registration")) else { return };
         let announce = Announce {
             event: event.to_owned(),
             node,
             destination: destination.to_string(),
             reason: reason.map(str::to_owned),
-            facts: whole.effective.shared(),
-            classes: whole.document.classes,
+            facts: facts.shared(),
+            classes: classes.clone(),
         };
         let me = self.mesh.me().clone();
         self.announce_here(&me, &destination, &announce, now);
-        let audience = self.mesh.audience(Some(&destination), Asked::default(), now.tick);
+        let audience = self.mesh.audience(Some(&destination), Asked { if_wanted: true, ..Asked::default() }, now.tick);
         if !audience.to.is_empty() {
             let cargo = Cargo { body: Bytes::new(), expires: None, droppable: true };
             self.mesh.forward(audience.to, Load::Announce(Box::new(announce)), cargo, now.tick);

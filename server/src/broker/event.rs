@@ -134,8 +134,8 @@ pub struct LinkOpened {
 /// A frame of a link, read at the edge.
 #[derive(Debug)]
 pub struct Received {
-    /// The head, passed on as it is.
-    pub head: Arc<Head>,
+    /// The head.
+    pub head: Head,
     /// The body.
     pub body: Bytes,
     /// What it asks of this broker, filters compiled; none for what is only relayed, or about the mesh itself.

@@ -2,7 +2,7 @@
 
 use super::event::SessionId;
 use muster_protocol::destination::Destination;
-use muster_protocol::link::{Letter, Query, Said};
+use muster_protocol::link::{Query, Said};
 use muster_protocol::message::{BrokerName, NodeId, RequestId};
 use muster_protocol::request::{FindAnswer, Missing, NodeAnswer, ReportAnswer, ValueCount, Why};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -203,11 +203,6 @@ impl Inquiries {
 }
 
 impl Inquiry {
-    /// Who asks what about which nodes.
-    pub fn letter(&self) -> &Letter {
-        &self.query.letter
-    }
-
     fn is_answered(&self) -> bool {
         let is_connected = |said: &Option<Said>| matches!(said, Some(Said::Node(node)) if node.state == "connected");
         self.said.values().all(Option::is_some) || self.said.values().any(is_connected)

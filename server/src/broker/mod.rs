@@ -276,21 +276,21 @@ impl Broker {
         if self.sessions.get(session).is_none() || inputs.is_empty() {
             return;
         }
-        let id = LaneId::Session(session);
-        let lane = self.lanes.entry(id.clone()).or_insert_with(|| {
-            self.turns.push_back(id);
-            Lane::default()
-        });
+        let lane = self.lane(LaneId::Session(session));
         lane.tickets.push_back((inputs.len(), ticket));
         lane.work.extend(inputs.into_iter().map(Work::Input));
     }
 
     fn enqueue(&mut self, id: LaneId, work: Work) {
-        let lane = self.lanes.entry(id.clone()).or_insert_with(|| {
+        self.lane(id).work.push_back(work);
+    }
+
+    /// A lane, which gets its turn if it is a new one.
+    fn lane(&mut self, id: LaneId) -> &mut Lane {
+        self.lanes.entry(id.clone()).or_insert_with(|| {
             self.turns.push_back(id);
             Lane::default()
-        });
-        lane.work.push_back(work);
+        })
     }
 
     /// Lanes take turns, one piece of work or one slice of a fan-out each, until the budget is spent.

@@ -198,7 +198,8 @@ impl Broker {
             self.lose(row, reason, now);
             let policy = self.access.clone();
             if let Some((node, Some(whole))) = self.nodes.disconnect(row, reason, &policy, now) {
-                self.announce("gone", (node.id, &node.collective), whole, Some(reason), now);
+                let known = (&whole.effective, &whole.document.classes);
+                self.announce("gone", (node.id, &node.collective), known, Some(reason), now);
             }
         }
     }

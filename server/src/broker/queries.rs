@@ -8,13 +8,13 @@ use super::answers::{event_headers, json_bytes};
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
 use super::inquiries::{Asker, Due, Gather, Gathered};
 use super::mesh::Asked;
-use super::nodes::{Departed, Node, Whole, shown};
+use super::nodes::{Departed, Node, shown};
 use super::note::{Note, Weight};
 use super::send::letter;
 use bytes::Bytes;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::facts::{NodeDocument, Path};
+use muster_protocol::facts::Path;
 use muster_protocol::filter::{Document, Filter};
 use muster_protocol::link::{Answer, Ask, Query, Refused, Said, Word};
 use muster_protocol::message::{BrokerName, NodeId, header};
@@ -83,15 +83,13 @@ impl Broker {
         }
         let me = self.mesh.me().clone();
         let filter = Broker::filter_of(user, &sent);
+        let asked = Asked { target: filter.as_ref(), sees_counts: user.scope.is_none(), ..Asked::default() };
         let asked = match &sent.purpose {
-            Purpose::Find(find) => {
-                Asked { nodes: true, target: filter.as_ref(), module: find.module.as_deref(), also_gone: true }
-            }
-            Purpose::Report { .. } => Asked { nodes: true, target: filter.as_ref(), ..Asked::default() },
-            _ => Asked::default(),
+            Purpose::Find(find) => Asked { nodes: true, module: find.module.as_deref(), also_gone: true, ..asked },
+            Purpose::Report { .. } => Asked { nodes: true, ..asked },
+            _ => asked,
         };
         let audience = self.mesh.audience(None, asked, now.tick);
-        let audience = Broker::as_seen_by(user, audience);
         let mut without: Vec<Missing> = audience.without;
         let mut brokers: Vec<BrokerName> = audience.to;
         brokers.push(me.clone());
@@ -183,9 +181,7 @@ impl Broker {
 
     /// A question wants to be looked at: ask again, or go on without a broker.
     pub(super) fn look_at_inquiry(&mut self, serial: u64, now: Now) {
-        let mesh = &self.mesh;
-        let lost = |broker: &BrokerName| if mesh.reaches(broker) { None } else { mesh.lost_since(broker).or(Some(0)) };
-        match self.inquiries.look(serial, now.tick, lost) {
+        match self.inquiries.look(serial, now.tick, |broker| self.mesh.lost_since(broker)) {
             None => {}
             Some(Due::Again(brokers)) => {
                 let Some(query) = self.inquiries.get(serial).map(|inquiry| inquiry.query.clone()) else { return };
@@ -194,12 +190,9 @@ impl Broker {
                 }
             }
             Some(Due::Silent(broker, why)) => {
-                let session = self.inquiries.get(serial).map(|inquiry| inquiry.asker.session);
-                let is_scoped = session
-                    .and_then(|session| self.sessions.get(session))
-                    .is_none_or(|session| session.user.scope.is_some());
-                let missing = self.mesh.silent(&broker, why);
-                let missing = if is_scoped { Missing { nodes: None, ..missing } } else { missing };
+                let session = self.inquiries.get(serial).and_then(|inquiry| self.sessions.get(inquiry.asker.session));
+                let sees_counts = session.is_some_and(|session| session.user.scope.is_none());
+                let missing = self.mesh.silent(&broker, why, sees_counts);
                 self.inquiries.miss(serial, missing);
                 self.close_inquiry(serial, now);
             }
@@ -252,10 +245,10 @@ impl Broker {
         self.say_registered(&asker.queue, &registration.hash, asserted, now);
         if before.as_deref() != Some(registration.hash.as_str()) {
             let Some(node) = self.nodes.get(row) else { return Ok(1) };
-            let whole = Whole { document: NodeDocument::clone(&registration.document), effective };
             let (node, collective) = (node.id, node.collective.clone());
             let what = if first { "registered" } else { "changed" };
-            self.announce(what, (node, &collective), whole, None, now);
+            let known = (&effective, &registration.document.classes);
+            self.announce(what, (node, &collective), known, None, now);
             self.note(Note::new(Weight::Detail, "facts accepted").with("node", node).with("event", what));
         }
         // A document costs about as much as a slice of deliveries.

@@ -9,7 +9,7 @@ use super::{Broker, LaneId, Work};
 use bytes::Bytes;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::link::{Direct, Forward, Gone, Happened, Head, Load, Report, RequestKey, Word};
+use muster_protocol::link::{Direct, Forward, Gone, Happened, Head, Load, RequestKey, Word};
 use muster_protocol::message::{BrokerName, RequestId};
 use std::sync::Arc;
 
@@ -66,13 +66,13 @@ impl Broker {
         // A link that was replaced, or refused, may still have something in its pipe: it is not heard any more.
         let Some(from) = self.mesh.neighbour(link).cloned() else { return };
         let Received { head, body, order } = frame;
-        match &*head {
+        match head {
             // A neighbour's policy may still list a broker that ours does not.
             Head::Direct(direct) if !self.mesh.is_one_of_us(&direct.from) => {}
             Head::Forward(forward) => {
                 let cargo =
                     Cargo { body, expires: lives_until(&forward.load, now), droppable: is_droppable(&forward.load) };
-                if self.mesh.relay(&from, forward, &cargo, now.tick) {
+                if self.mesh.relay(&from, &forward, &cargo, now.tick) {
                     self.forwarded(forward, order, ticket, now);
                 }
             }
@@ -81,39 +81,39 @@ impl Broker {
                 self.mesh.pass_on(direct, &Cargo { body, expires: None, droppable }, now.tick);
             }
             Head::Direct(direct) => self.word(direct, body, order, ticket, now),
-            _ => self.mesh.control(link, &head, now.tick),
+            head => self.mesh.control(link, &head, now.tick),
         }
     }
 
     /// A forwarded message that is for this broker, for the first time.
     fn forwarded(
         &mut self,
-        forward: &Forward,
+        forward: Forward,
         order: Option<Result<Box<Sent>, Refusal>>,
         ticket: &Arc<Ticket>,
         now: Now,
     ) {
-        let name = |serial| RequestKey { broker: forward.origin.clone(), instance: forward.instance, serial };
-        let (what, letter) = match &forward.load {
+        let (broker, instance) = (forward.origin.clone(), forward.instance);
+        let name = |serial| RequestKey { broker: broker.clone(), instance, serial };
+        let (what, letter) = match forward.load {
             Load::Message(letter) => (What::Message, letter),
             Load::Prepare(prepare) => {
                 let what = What::Request { serial: prepare.serial, hold: prepare.hold };
-                (what, &prepare.letter)
+                (what, prepare.letter)
             }
             Load::Commit(serial) => return self.committed(&name(serial.serial)),
             Load::Abort(serial) => return self.aborted(&name(serial.serial)),
             Load::Cancel(serial) => return self.cancelled(&name(serial.serial), now),
             Load::Announce(announce) => {
                 if let Ok(destination) = Destination::parse(&announce.destination) {
-                    self.announce_here(&forward.origin, &destination, announce, now);
+                    self.announce_here(&forward.origin, &destination, &announce, now);
                 }
                 return;
             }
             Load::Unknown => return,
         };
         let Some(sent) = order else { return };
-        let (origin, instance) = (forward.origin.clone(), forward.instance);
-        let caller: Arc<str> = letter.caller.as_str().into();
+        let (origin, instance, caller) = (forward.origin, forward.instance, letter.caller.into());
         self.take_order(Order { origin, instance, caller, what, sent, _ticket: ticket.clone() });
     }
 
@@ -229,18 +229,15 @@ impl Broker {
     /// A word for this broker.
     fn word(
         &mut self,
-        direct: &Direct,
+        direct: Direct,
         body: Bytes,
         order: Option<Result<Box<Sent>, Refusal>>,
         ticket: &Arc<Ticket>,
         now: Now,
     ) {
-        let from = direct.from.clone();
-        let (what, caller) = match &direct.word {
-            Word::Report(report) => {
-                let Report { key, number, event } = report.clone();
-                return self.hear_report(&from, direct.instance, Report { key, number, event }, body, now);
-            }
+        let Direct { from, instance, word, .. } = direct;
+        let (what, caller) = match word {
+            Word::Report(report) => return self.hear_report(&from, instance, report, body, now),
             Word::Heard(heard) => {
                 if self.outcomes.heard(&heard.key, heard.upto) {
                     self.send_outcomes(&heard.key, now);
@@ -250,18 +247,18 @@ impl Broker {
                 }
                 return;
             }
-            Word::Forgotten(key) => return self.aborted(key),
-            Word::Answer(answer) => return self.take_answer(&from, answer.clone(), now),
-            Word::Gone(gone) => return self.reply_is_gone(gone, now),
-            Word::Present(present) => return self.present_elsewhere(&from, present, now),
+            Word::Forgotten(key) => return self.aborted(&key),
+            Word::Answer(answer) => return self.take_answer(&from, answer, now),
+            Word::Gone(gone) => return self.reply_is_gone(&gone, now),
+            Word::Present(present) => return self.present_elsewhere(&from, &present, now),
             Word::Noted(noted) => return self.moves.noted(&from, noted.upto),
-            Word::Query(query) => (What::Query { serial: query.serial }, &query.letter.caller),
-            Word::Reply(reply) => (What::Reply { session: reply.session }, &reply.letter.caller),
+            Word::Query(query) => (What::Query { serial: query.serial }, query.letter.caller),
+            Word::Reply(reply) => (What::Reply { session: reply.session }, reply.letter.caller),
             Word::Unknown => return,
         };
         let Some(sent) = order else { return };
-        let caller: Arc<str> = caller.as_str().into();
-        self.take_order(Order { origin: from, instance: direct.instance, caller, what, sent, _ticket: ticket.clone() });
+        let caller = caller.into();
+        self.take_order(Order { origin: from, instance, caller, what, sent, _ticket: ticket.clone() });
     }
 
     /// The ingress says that its guard holds: what was frozen is delivered, in the turn of its caller.

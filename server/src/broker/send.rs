@@ -7,7 +7,7 @@ use super::access::User;
 use super::asks::Asked as Asking;
 use super::deliver::{Fanout, Preparing};
 use super::event::{Now, Purpose, Sent, SessionId, Target, Terms};
-use super::mesh::{Asked, Audience, Cargo};
+use super::mesh::{Asked, Cargo};
 use super::note::{Note, Weight};
 use super::record::{Asked as OnRecord, Verdict};
 use super::sessions::Permit;
@@ -17,6 +17,9 @@ use muster_protocol::link::{Letter, Load, Prepare, ReplyLetter, RequestKey, Word
 use muster_protocol::message::{BrokerName, RequestId, TARGET_ALL};
 use muster_protocol::request::Bound;
 use std::sync::Arc;
+
+/// When to try again what a full link did not take, ms.
+const BUSY: u64 = 1_000;
 
 impl Broker {
     /// One SEND: what it cost, and the fan-out that it began.
@@ -133,11 +136,11 @@ impl Broker {
     ) -> Result<Option<Fanout>, Refusal> {
         let filter = Broker::filter_of(&user, &sent);
         let module = sent.destination.as_action().map(|(_, module, _)| module);
-        let asked = Asked { nodes: true, target: filter.as_ref(), module, also_gone: false };
+        let sees_counts = user.scope.is_none();
+        let asked = Asked { nodes: true, target: filter.as_ref(), module, sees_counts, ..Asked::default() };
         let audience = self.mesh.audience(Some(&sent.destination), asked, now.tick);
-        let audience = Broker::as_seen_by(&user, audience);
         if !self.mesh.has_room(&audience.to) {
-            return Err(Refusal::new(Code::Busy, "a link to another broker is full; try again in a second"));
+            return Err(Refusal::new(Code::Busy, "a link to another broker is full").again_in(BUSY));
         }
         let (to, name) = (audience.to.clone(), user.name.as_str());
         let hold = terms.is_guarded();
@@ -204,14 +207,6 @@ impl Broker {
         self.decide(serial, now);
         self.finish(serial, now);
         Ok(fanout)
-    }
-
-    /// How many nodes a broker has in all is nothing for a user with a scope.
-    pub(super) fn as_seen_by(user: &User, mut audience: Audience) -> Audience {
-        if user.scope.is_some() {
-            audience.without.iter_mut().for_each(|missing| missing.nodes = None);
-        }
-        audience
     }
 
     /// A SEND to a reply queue: an answer of a node that was asked, or any message if no request uses the queue.

@@ -11,12 +11,11 @@ use muster_protocol::frame::Headers;
 use muster_protocol::link::{Ask, Head, Letter, Load, Prepare, Query, Word};
 use muster_protocol::message::{BrokerName, MAX_NODES_HEADER, TARGET_ALL};
 use muster_protocol::request::MAX_REPLY_WITHIN;
-use std::sync::Arc;
 
 /// What a frame means to the broker `me`. A letter that cannot be read gives an order that says why, for the broker to answer.
 pub fn receive(me: &BrokerName, head: Head, body: Bytes) -> Received {
     let order = order(me, &head, &body).map(|order| order.map(Box::new));
-    Received { head: Arc::new(head), body, order }
+    Received { head, body, order }
 }
 
 fn order(me: &BrokerName, head: &Head, body: &Bytes) -> Option<Result<Sent, Refusal>> {
@@ -224,7 +223,7 @@ mod tests {
         ] {
             let received = receive(&name("dc1"), head.clone(), Bytes::new());
             assert!(received.order.is_none(), "{head:?}");
-            assert_eq!(*received.head, head);
+            assert_eq!(received.head, head);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Do the answers of several brokers make one? Pages show each node once and end, counts add up, the live node wins.
 
 use super::*;
-use muster_protocol::link::{Ask, Refused};
+use muster_protocol::link::{Ask, Letter, Refused};
 use muster_protocol::message::NodeKey;
 use muster_protocol::request::{FoundNode, Gone};
 use proptest::prelude::*;

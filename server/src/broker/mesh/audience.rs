@@ -27,10 +27,14 @@ pub struct Asked<'a> {
     pub module: Option<&'a str>,
     /// Nodes that are gone or registering count too.
     pub also_gone: bool,
+    /// It is no loss where it is not known whether anybody wants it.
+    pub if_wanted: bool,
+    /// Whoever asks may see how many nodes a broker has in all: who has a scope may not.
+    pub sees_counts: bool,
 }
 
 impl Mesh {
-    /// Whom a message concerns: brokers that `interested` and whose nodes may match. What a link on the way does not let
+    /// Whom a message concerns: brokers that want its destination and whose nodes may match. What a link on the way does not let
     /// pass, and what there is no way to, is named.
     pub fn audience(&self, destination: Option<&Destination>, asked: Asked<'_>, now: u64) -> Audience {
         let mut audience = Audience::default();
@@ -42,25 +46,25 @@ impl Mesh {
             // What was last heard of a broker out of reach says nothing of who is connected to it by now.
             let reaches = self.reaches(broker);
             let is_known = reaches && self.found.get(broker).is_none_or(|since| now.saturating_sub(*since) >= FRESH);
-            if is_known && destination.is_some_and(|to| !self.interests.wants(broker, instance, to)) {
+            if (is_known || asked.if_wanted)
+                && destination.is_some_and(|to| !self.interests.wants(broker, instance, to))
+            {
                 continue;
             }
             if is_known && !self.concerns(broker, instance, &asked) {
                 continue;
             }
-            let missing = |why, text: String| Missing {
-                broker: broker.to_string(),
-                why,
-                text,
-                nodes: self.summaries.nodes(broker),
-            };
+            if asked.if_wanted && self.interests.have(broker).0 != instance {
+                continue;
+            }
+            let missing = |why, text| self.missing(broker, why, text, asked.sees_counts);
             if !reaches {
                 let text =
                     if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
-                audience.without.push(missing(Why::Unreachable, text.to_owned()));
+                audience.without.push(missing(Why::Unreachable, text));
             } else if text.as_ref().is_some_and(|to| !self.routes.lets_pass(broker, to)) {
                 let text = "a link on the way does not let this destination pass";
-                audience.without.push(missing(Why::Filtered, text.to_owned()));
+                audience.without.push(missing(Why::Filtered, text));
             } else {
                 audience.to.push(broker.clone());
             }
@@ -69,7 +73,7 @@ impl Mesh {
     }
 
     fn concerns(&self, broker: &BrokerName, instance: u64, asked: &Asked<'_>) -> bool {
-        let Asked { nodes, target, module, also_gone } = asked;
+        let Asked { nodes, target, module, also_gone, .. } = asked;
         if !*nodes {
             return true;
         }
@@ -79,14 +83,14 @@ impl Mesh {
         self.summaries.decide(broker, instance, *target, *module) != Ternary::No
     }
 
-    /// What is said of a broker that does not answer.
-    pub fn silent(&self, broker: &BrokerName, text: &str) -> Missing {
-        Missing {
-            broker: broker.to_string(),
-            why: Why::Unreachable,
-            text: text.to_owned(),
-            nodes: self.summaries.nodes(broker),
-        }
+    /// What is said of a broker that does not answer; with the number of its nodes if whoever asked may see that.
+    pub fn silent(&self, broker: &BrokerName, text: &str, sees_counts: bool) -> Missing {
+        self.missing(broker, Why::Unreachable, text, sees_counts)
+    }
+
+    fn missing(&self, broker: &BrokerName, why: Why, text: &str, sees_counts: bool) -> Missing {
+        let nodes = self.summaries.nodes(broker).filter(|_| sees_counts);
+        Missing { broker: broker.to_string(), why, text: text.to_owned(), nodes }
     }
 
     /// Whether the links that lead to these brokers take another request.

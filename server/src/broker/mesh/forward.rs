@@ -39,7 +39,8 @@ impl Mesh {
             to: to.into(),
             load,
         };
-        self.along_the_tree(forward, &cargo, now);
+        let hops = self.along_the_tree(&forward.origin, &forward.to);
+        self.push_copies(&hops, forward, &cargo, now);
     }
 
     /// A copy that came from a neighbour: passes it on, and says whether it is for this broker and new.
@@ -55,18 +56,18 @@ impl Mesh {
             self.counters.repeated += 1;
             return false;
         }
+        // Whoever sent it along the tree may be the only way to the rest: it gets the flood too.
+        let hops = match flood {
+            true => self.everywhere_but(if upgrade { None } else { Some(from) }, &forward.load),
+            false => self.along_the_tree(&forward.origin, &forward.to),
+        };
         if forward.hops >= MAX_HOPS {
             self.counters.dropped += 1;
-        } else {
-            let mut copy = forward.clone();
-            copy.hops += 1;
-            copy.flood = flood;
-            if flood {
-                // Whoever sent it along the tree may be the only way to the rest: it gets the flood too.
-                self.everywhere_but(if upgrade { None } else { Some(from) }, copy, cargo, now);
-            } else {
-                self.along_the_tree(copy, cargo, now);
-            }
+        } else if !hops.is_empty() {
+            let counter = if flood { &mut self.counters.flooded } else { &mut self.counters.relayed };
+            *counter += hops.len() as u64;
+            let copy = Forward { hops: forward.hops + 1, flood, ..forward.clone() };
+            self.push_copies(&hops, copy, cargo, now);
         }
         verdict == Verdict::First && forward.to.contains(&self.me)
     }
@@ -77,30 +78,23 @@ impl Mesh {
         *origin == self.me || self.list.contains(origin)
     }
 
-    fn along_the_tree(&mut self, forward: Forward, cargo: &Cargo, now: u64) {
-        let branches = self.routes.branches(&forward.origin);
-        let leads = |branch: &&routes::Branch| forward.to.iter().any(|broker| branch.below.contains(broker));
-        let hops: Vec<BrokerName> = branches.iter().filter(leads).map(|branch| branch.neighbour.clone()).collect();
-        self.counters.relayed += if forward.origin == self.me { 0 } else { hops.len() as u64 };
-        let head = Arc::new(Head::Forward(forward));
-        for hop in hops {
-            self.push(&hop, &head, cargo, now);
-        }
+    /// The links that lead to somebody of the list, in the tree of a message's origin.
+    fn along_the_tree(&self, origin: &BrokerName, to: &[BrokerName]) -> Vec<BrokerName> {
+        let leads = |branch: &&routes::Branch| to.iter().any(|broker| branch.below.contains(broker));
+        self.routes.branches(origin).iter().filter(leads).map(|branch| branch.neighbour.clone()).collect()
     }
 
-    fn everywhere_but(&mut self, from: Option<&BrokerName>, forward: Forward, cargo: &Cargo, now: u64) {
-        let destination = forward.load.destination().map(str::to_owned);
-        let passes = |link: &neighbours::Link| destination.as_ref().is_none_or(|to| link.lets_pass(to));
-        let hops: Vec<BrokerName> = self
-            .neighbours
-            .iter()
-            .filter(|(name, link)| Some(*name) != from && passes(link))
-            .map(|(name, _)| name.clone())
-            .collect();
-        self.counters.flooded += hops.len() as u64;
+    /// All links but one that let it pass.
+    fn everywhere_but(&self, from: Option<&BrokerName>, load: &Load) -> Vec<BrokerName> {
+        let passes = |link: &neighbours::Link| load.destination().is_none_or(|to| link.lets_pass(to));
+        let hops = self.neighbours.iter().filter(|(name, link)| Some(*name) != from && passes(link));
+        hops.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn push_copies(&mut self, hops: &[BrokerName], forward: Forward, cargo: &Cargo, now: u64) {
         let head = Arc::new(Head::Forward(forward));
         for hop in hops {
-            self.push(&hop, &head, cargo, now);
+            self.push(hop, &head, cargo, now);
         }
     }
 
@@ -111,11 +105,10 @@ impl Mesh {
     }
 
     /// Passes a word on that is for another broker.
-    pub fn pass_on(&mut self, direct: &Direct, cargo: &Cargo, now: u64) {
-        let mut copy = direct.clone();
-        copy.hops = copy.hops.saturating_add(1);
+    pub fn pass_on(&mut self, mut direct: Direct, cargo: &Cargo, now: u64) {
+        direct.hops = direct.hops.saturating_add(1);
         self.counters.relayed += 1;
-        if copy.hops > MAX_HOPS || !self.pass(copy, cargo, now) {
+        if direct.hops > MAX_HOPS || !self.pass(direct, cargo, now) {
             self.counters.dropped += 1;
         }
     }

@@ -181,9 +181,9 @@ impl Mesh {
         self.routes.members().contains(broker)
     }
 
-    /// Since when a broker that was reachable is not, monotonic ms.
+    /// Since when there is no way to a broker, monotonic ms: 0 if there never was one. `None`: there is.
     pub fn lost_since(&self, broker: &BrokerName) -> Option<u64> {
-        self.lost.get(broker).copied()
+        if self.reaches(broker) { None } else { Some(self.lost.get(broker).copied().unwrap_or(0)) }
     }
 
     /// Brokers that have started anew since the last call.

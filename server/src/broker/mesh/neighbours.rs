@@ -6,7 +6,7 @@ use crate::broker::event::{LinkId, LinkOpened};
 use crate::broker::note::{Note, Weight};
 use muster_protocol::destination::{Destination, Pattern};
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::link::{Beat, Head, Neighbour};
+use muster_protocol::link::{Beat, Head};
 use muster_protocol::message::BrokerName;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -29,7 +29,6 @@ pub(super) struct Link {
     instance: u64,
     incarnation: u64,
     nonce: u64,
-    end: Neighbour,
     send: Option<Vec<Pattern>>,
     heard: u64,
     next_ping: u64,
@@ -108,7 +107,6 @@ impl Mesh {
             instance: hello.instance,
             incarnation: hello.incarnation,
             nonce,
-            end: end.clone(),
             send,
             heard: now,
             next_ping: now,
@@ -226,11 +224,6 @@ impl Mesh {
             Head::Alive(beat) => link.rtt = now.checked_sub(beat.tick),
             _ => {}
         }
-    }
-
-    /// The costs of our ends, for status.
-    pub fn ends(&self) -> impl Iterator<Item = (&BrokerName, &Neighbour)> {
-        self.neighbours.links.iter().map(|(name, link)| (name, &link.end))
     }
 }
 

@@ -42,7 +42,7 @@ async fn frames_arrive_whole_in_order_and_both_sides_count_the_same() {
     let (mut bodies, mut pinged) = (Vec::new(), 0);
     while bodies.len() < lengths.len() || pinged < 5 {
         for frame in b.frames().await {
-            match &*frame.head {
+            match &frame.head {
                 // Pings that wait are one.
                 Head::Ping(beat) => pinged = beat.tick,
                 head => bodies.push((number_of(head), frame.body)),
@@ -158,7 +158,7 @@ async fn frames_of_a_newer_version_are_ignored() {
     raw.say(&ping(9)).await;
     let frames = noc1.frames().await;
     assert_eq!(frames.len(), 1);
-    assert_eq!(*frames[0].head, ping(9));
+    assert_eq!(frames[0].head, ping(9));
     assert_eq!(noc1.status("dc1").counts.unknown, 1);
 }
 
@@ -204,7 +204,7 @@ async fn a_peer_that_does_not_read_blocks_nobody_and_is_given_up() {
     }
     // What the peer says is heard while the writer is stuck.
     raw.say(&ping(1)).await;
-    assert_eq!(*noc1.frames().await[0].head, ping(1));
+    assert_eq!(noc1.frames().await[0].head, ping(1));
     let reason = noc1.closed().await;
     assert!(reason.contains("does not read"), "{reason}");
     noc1.until_alarm("does not read").await;
