@@ -107,6 +107,16 @@ codes! {
     Superseded = "superseded", "Nothing: the newer link is used.";
     /// A link: an operator has taken it down.
     LinkDown = "link-down", "Take it up again with `musterd ctl link up NAME`.";
+    /// The policy is not of the generation any more that the edit was made for.
+    StaleGeneration = "stale-generation", "Look at what has changed since, then edit the new generation.";
+    /// The edit does not fit the policy, or would make it none.
+    BadEdit = "bad-edit", "Correct what the text names; `muster admin` shows what stands in the policy.";
+    /// After the edit nobody could edit the policy any more.
+    LastAdmin = "last-admin", "Keep an enabled user with write on /muster/admin.edit, or use --force.";
+    /// No broker is the authority over the policy, or it cannot be reached.
+    NoAuthority = "no-authority", "Wait until it is back, or take the authority with `muster admin authority take`.";
+    /// Two brokers took the authority in one term: nobody edits until it is taken again.
+    Contested = "contested", "Look at what the other broker has set aside, then run `muster admin authority take`.";
     /// The broker is stopping.
     Draining = "draining", "Connect to another broker of the list.";
     /// A fault in the broker; its log says more.

@@ -2,6 +2,7 @@
 //!
 //! Everything here is plain (bytes in, values out) but for three files that do I/O: [`tls`], [`dial`] and [`session`].
 
+pub mod admin;
 pub mod destination;
 pub mod dial;
 pub mod error;

@@ -9,6 +9,7 @@ pub mod codec;
 mod strategies;
 
 use crate::message::{BrokerName, NodeId};
+use crate::policy::{EditAnswer, PolicyPart, PolicyState, WantPolicy};
 use crate::request::{FindAnswer, NodeAnswer, ReportAnswer, State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -51,6 +52,12 @@ pub enum Head {
     Interest(Interest),
     /// What facts a broker's nodes have.
     Summary(Summary),
+    /// Which policy a broker enforces.
+    Policy(PolicyState),
+    /// Asks for a piece of that policy.
+    WantPolicy(WantPolicy),
+    /// A piece of it; the text is the body.
+    PolicyPart(Box<PolicyPart>),
     /// A message for the brokers of a list, along the tree of its origin.
     Forward(Forward),
     /// A message for one broker, by next hop.
@@ -564,6 +571,8 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         explain: Option<String>,
     },
+    /// Make an edit of the policy: the body of the frame is the body of `/muster/admin.edit`. Asked once, as it is not idempotent.
+    Edit,
     /// Something that this version does not know.
     #[serde(other)]
     Unknown,
@@ -588,6 +597,8 @@ pub enum Said {
     Report(ReportAnswer),
     /// To `node`.
     Node(Box<NodeAnswer>),
+    /// To `edit`.
+    Edit(EditAnswer),
     /// It does not answer that.
     Refused(Refused),
 }

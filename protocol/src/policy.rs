@@ -1,7 +1,24 @@
-//! What is said about a policy? What another one would change in it, and what looks wrong in it.
+//! What is said about a policy, and done to it? What another one would change in it, and what looks wrong in it; below it the edits,
+//! what is shown of it, and its generations.
 //!
 //! Answers of `/muster/admin.diff` and `/muster/admin.lint`, and of the same commands of `musterd` without a broker. `Display` is what
 //! people read. Nothing here holds a password or its hash.
+
+mod edit;
+mod edition;
+mod show;
+
+pub use edit::{
+    BrokerFields, CollectiveFields, Edit, EditAnswer, EditQuery, FactPattern, Grants, GroupFields, LimitName, LimitOf,
+    Member, Named, RevertTo, ScopeOf, UserFields, WholeText,
+};
+pub use edition::{
+    Generation, LINEAGE_MOST, Made, NoGeneration, PolicyPart, PolicyState, Seal, Stamp, Took, WantPolicy,
+};
+pub use show::{
+    AuthorityAnswer, AuthorityQuery, BrokerShown, CollectiveShown, EditionShown, EntryShown, GroupShown, HiddenShown,
+    HistoryAnswer, HistoryQuery, PAGE_MOST, Part, ShowAnswer, ShowQuery, UserShown,
+};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

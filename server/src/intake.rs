@@ -11,7 +11,7 @@ use muster_protocol::facts::{NodeDocument, Path};
 use muster_protocol::filter::Filter;
 use muster_protocol::frame::{Command, Frame, Headers, Version};
 use muster_protocol::message::{BrokerName, MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header, shown};
-use muster_protocol::policy::{DiffQuery, LintQuery};
+use muster_protocol::policy::{AuthorityQuery, DiffQuery, LintQuery};
 use muster_protocol::request::{
     CancelQuery, DEFAULT_REPLY_WITHIN, DEFAULT_START_WITHIN, Event, ExplainQuery, FindQuery, MAX_REPLY_WITHIN,
     MeshQuery, NodeQuery, ReportQuery, State,
@@ -203,6 +203,17 @@ impl Intake {
                 let filter = query.filter.as_deref().map(filter).transpose()?;
                 Purpose::Explain { query, filter }
             }
+            "admin.edit" => Purpose::Edit(Box::new(body(frame)?)),
+            "admin.show" => Purpose::Show(body(frame)?),
+            "admin.history" => Purpose::History(body(frame)?),
+            "admin.authority" => {
+                body::<AuthorityQuery>(frame)?;
+                Purpose::Authority
+            }
+            "admin.take" => Purpose::Take(body(frame)?),
+            "admin.sessions" => Purpose::Sessions(body(frame)?),
+            "admin.close" => Purpose::Close(body(frame)?),
+            "admin.audit" => Purpose::Audit(body(frame)?),
             "admin.diff" => Purpose::Diff(Box::new(policy(&body::<DiffQuery>(frame)?.policy)?)),
             "admin.lint" => {
                 let query: LintQuery = body(frame)?;
@@ -429,7 +440,12 @@ pub(crate) fn page(limit: Option<u32>, default: u32) -> Result<usize, Refusal> {
 
 /// The JSON body, an object; an empty one is an empty object.
 fn body<T: DeserializeOwned>(frame: &Frame) -> Result<T, Refusal> {
-    let bytes: &[u8] = if frame.body.is_empty() { b"{}" } else { &frame.body };
+    json(&frame.body)
+}
+
+/// A body; an empty one is an object without fields.
+pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let bytes: &[u8] = if body.is_empty() { b"{}" } else { body };
     // By way of an object: serde would also take a list for a struct.
     let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(bytes);
     object

@@ -1,9 +1,11 @@
 //! What can happen to the broker? Events, and the typed inputs that sessions make of frames.
 
+use super::errand::Outcome;
 use super::mesh::lanes::LinkOutbox;
 use super::outbox::Outbox;
 use crate::broker::access::Policy;
 use bytes::Bytes;
+use muster_protocol::admin::{AuditQuery, CloseQuery, SessionsQuery};
 use muster_protocol::destination::{Destination, Pattern};
 use muster_protocol::error::Refusal;
 use muster_protocol::facts::{NodeDocument, Path};
@@ -11,7 +13,7 @@ use muster_protocol::filter::Filter;
 use muster_protocol::frame::Headers;
 use muster_protocol::link::{Head, Hello, Neighbour};
 use muster_protocol::message::{BrokerName, NodeId, RequestId};
-use muster_protocol::policy::LintAnswer;
+use muster_protocol::policy::{AuthorityQuery, EditQuery, HistoryQuery, LintAnswer, ShowQuery};
 use muster_protocol::request::{ExplainQuery, State};
 use std::any::Any;
 use std::net::SocketAddr;
@@ -77,8 +79,15 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
-    /// A new policy holds from now on.
-    Policy(Arc<Policy>),
+    /// The policy file was edited by hand: its text, and what it says.
+    HandEdit(Arc<str>, Arc<Policy>),
+    /// An errand is done.
+    Done {
+        /// Which.
+        errand: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
     /// The deadline that the broker asked for has come.
     Wake,
     /// The broker is stopping: everybody is told.
@@ -275,6 +284,22 @@ pub enum Purpose {
     },
     /// `/muster/admin.diff`: a policy, read at the edge.
     Diff(Box<Policy>),
+    /// `/muster/admin.edit`.
+    Edit(Box<EditQuery>),
+    /// `/muster/admin.show`.
+    Show(ShowQuery),
+    /// `/muster/admin.history`.
+    History(HistoryQuery),
+    /// `/muster/admin.authority`.
+    Authority,
+    /// `/muster/admin.take`.
+    Take(AuthorityQuery),
+    /// `/muster/admin.sessions`.
+    Sessions(SessionsQuery),
+    /// `/muster/admin.close`.
+    Close(CloseQuery),
+    /// `/muster/admin.audit`.
+    Audit(AuditQuery),
     /// `/muster/admin.lint`: what was found in a policy at the edge; `None` asks about the one in force.
     Lint(Option<LintAnswer>),
 }

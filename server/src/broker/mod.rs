@@ -8,7 +8,9 @@ mod account;
 mod advice;
 mod answers;
 pub mod asks;
+mod authority;
 mod deliver;
+pub mod errand;
 pub mod event;
 pub mod inquiries;
 pub mod limits;
@@ -18,6 +20,7 @@ pub mod nodes;
 pub mod note;
 pub mod outbox;
 pub mod outcomes;
+mod oversight;
 mod presence;
 mod queries;
 pub mod queues;
@@ -202,8 +205,8 @@ impl Broker {
             Event::LinkOpened(_) | Event::LinkFrames { .. } | Event::LinkAlive(_) | Event::LinkClosed { .. } => {
                 self.link_event(event, now);
             }
-            Event::Policy(policy) => self.apply(policy, now),
-            Event::Wake => {}
+            Event::HandEdit(_, policy) => self.apply(policy, now),
+            Event::Done { .. } | Event::Wake => {}
             Event::Drain => self.drain(now),
         }
         self.expire(now);

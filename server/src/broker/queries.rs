@@ -5,6 +5,7 @@
 use super::Broker;
 use super::access::User;
 use super::answers::{event_headers, json_bytes};
+use super::errand::Chore;
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
 use super::inquiries::{Asker, Due, Gather, Gathered};
 use super::mesh::Asked;
@@ -55,9 +56,14 @@ impl Broker {
                 self.reply_with(&asker, &CancelAnswer { cancelled }, now);
                 Ok(cancelled as usize)
             }
-            Purpose::Explain { .. } | Purpose::Diff(_) | Purpose::Lint(_) => {
+            Purpose::Explain { .. } | Purpose::Diff(_) | Purpose::Lint(_) | Purpose::Show(_) => {
                 self.ask_policy(&asker, &user, sent.purpose, now)
             }
+            Purpose::Edit(_) | Purpose::Take(_) | Purpose::Authority => self.ask_authority(asker, &user, sent, now),
+            Purpose::History(query) => self.fetch(asker, Chore::History(query)),
+            Purpose::Audit(query) => self.fetch(asker, Chore::Audit(query)),
+            Purpose::Sessions(query) => self.show_sessions(&asker, &user, &query, now),
+            Purpose::Close(query) => self.close_for(&asker, &query, now),
             Purpose::Mesh => {
                 let mut answer = self.mesh_answer();
                 if user.scope.is_some() {

@@ -3,7 +3,7 @@
 //! A plain function, which the simulation calls too. What is only relayed is not looked at.
 
 use crate::broker::event::{Find, Purpose, Received, Sent, Target, Terms};
-use crate::intake::{FACTS_MOST, destination, fact_path, filter, page, request_id};
+use crate::intake::{FACTS_MOST, destination, fact_path, filter, json, page, request_id};
 use bytes::Bytes;
 use muster_protocol::destination::{Destination, Kind};
 use muster_protocol::error::{Code, Refusal};
@@ -71,6 +71,7 @@ fn question(query: &Query, body: &Bytes) -> Result<Sent, Refusal> {
             let explain = explain.as_deref().map(filter).transpose()?;
             ("node", Purpose::Node { node: *node, explain })
         }
+        Ask::Edit => ("admin.edit", Purpose::Edit(Box::new(json(body)?))),
         Ask::Unknown => return unsupported(),
     };
     let sent = sent(&query.letter, body, &[Kind::Muster], purpose)?;

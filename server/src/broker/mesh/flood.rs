@@ -53,7 +53,13 @@ impl Mesh {
                         .with("reason", &refused.text),
                 );
             }
-            Head::Hello(_) | Head::Forward(_) | Head::Direct(_) | Head::Unknown => {}
+            Head::Hello(_)
+            | Head::Policy(_)
+            | Head::WantPolicy(_)
+            | Head::PolicyPart(_)
+            | Head::Forward(_)
+            | Head::Direct(_)
+            | Head::Unknown => {}
         }
     }
 

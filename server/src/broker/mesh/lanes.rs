@@ -170,6 +170,8 @@ enum Subject<'a> {
     Ping,
     Alive,
     Digest,
+    Policy,
+    WantPolicy,
     Want(&'a BrokerName, Record),
     State(&'a BrokerName, Record),
 }
@@ -184,7 +186,14 @@ impl Subject<'_> {
             Head::LinkState(state) => Subject::State(&state.origin, Record::LinkState),
             Head::Interest(interest) => Subject::State(&interest.origin, Record::Interest),
             Head::Summary(summary) => Subject::State(&summary.origin, Record::Summary),
-            Head::Hello(_) | Head::Refused(_) | Head::Forward(_) | Head::Direct(_) | Head::Unknown => return None,
+            Head::Policy(_) => Subject::Policy,
+            Head::WantPolicy(_) => Subject::WantPolicy,
+            Head::PolicyPart(_)
+            | Head::Hello(_)
+            | Head::Refused(_)
+            | Head::Forward(_)
+            | Head::Direct(_)
+            | Head::Unknown => return None,
         })
     }
 }

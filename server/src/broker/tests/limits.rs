@@ -12,7 +12,7 @@ fn house(limits: &str) -> House {
 
 impl House {
     fn reload(&mut self, policy: Arc<Policy>) {
-        self.handle(Event::Policy(policy));
+        self.handle(Event::HandEdit("".into(), policy));
     }
 
     /// A request under this id, and the first that comes of it.

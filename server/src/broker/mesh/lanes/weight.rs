@@ -65,7 +65,7 @@ fn ask(ask: &Ask) -> usize {
         Ask::Find { facts, module, .. } => texts(facts) + module.as_ref().map_or(0, String::len),
         Ask::Report { fact, .. } => fact.len(),
         Ask::Node { explain, .. } => explain.as_ref().map_or(0, String::len),
-        Ask::Unknown => 0,
+        Ask::Edit | Ask::Unknown => 0,
     }
 }
 
@@ -80,6 +80,10 @@ fn said(answer: &Answer) -> usize {
             report.values.iter().map(|counted| ENTRY + value(&counted.value)).sum::<usize>() + without(&report.without)
         }
         Said::Node(node) => node_answer(node),
+        Said::Edit(edit) => {
+            edit.changes.changes.iter().map(|change| 4 * ENTRY + texts(&change.details)).sum::<usize>()
+                + edit.changes.rights.len() * 2 * ENTRY
+        }
         Said::Refused(refused) => refused.code.len() + refused.text.len(),
     }
 }
