@@ -95,6 +95,7 @@ pub struct BrokerEntry {
 /// A whole policy. `Default` is the empty one, which grants nothing.
 #[derive(Debug, Default, PartialEq)]
 pub struct Policy {
+    authority: Option<BrokerName>,
     brokers: BTreeMap<BrokerName, BrokerEntry>,
     collectives: Vec<Collective>,
     users: HashMap<String, Arc<User>>,
@@ -187,6 +188,11 @@ impl Policy {
     /// The brokers of the cluster; empty for a broker alone.
     pub fn brokers(&self) -> &BTreeMap<BrokerName, BrokerEntry> {
         &self.brokers
+    }
+
+    /// The broker that makes editions.
+    pub fn authority(&self) -> Option<&BrokerName> {
+        self.authority.as_ref()
     }
 
     /// All collectives, the first being the default of agents.

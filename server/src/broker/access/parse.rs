@@ -70,6 +70,7 @@ impl Reader<'_> {
         let entries = self.entries(&document.acl, &known)?;
         let line = |name: &Text| Some((BrokerName::parse(name.get_ref()).ok()?, self.line(name.span().start)));
         Ok(Policy {
+            authority: document.authority.as_ref().and_then(|name| BrokerName::parse(name.get_ref()).ok()),
             broker_lines: document.brokers.keys().filter_map(line).collect(),
             brokers,
             collectives: known.collectives,
