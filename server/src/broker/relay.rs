@@ -218,7 +218,7 @@ impl Broker {
                 let name = RequestKey { broker: origin.clone(), instance: *instance, serial };
                 self.requests.remember(name.clone());
                 let (code, text) = (refusal.code.to_string(), refusal.text.clone());
-                self.outcomes.push(&name, Happened::Refused { code, text }, Bytes::new(), now.tick);
+                self.outcomes.push(&name, caller, Happened::Refused { code, text }, Bytes::new(), now.tick);
                 self.send_outcomes(&name, now);
             }
             What::Query { serial } => self.refuse_query(origin, serial, refusal, now),

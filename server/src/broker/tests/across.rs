@@ -250,6 +250,28 @@ fn who_asks_again_hears_what_was_done_whatever_the_policy_says_by_then() {
     assert_eq!(star.done(noc), json!({"states": {"lost": 1}}), "delivered, and so not refused");
 }
 
+/// What dc1 has heard of its nodes is on its way, or will come, when the scope of who asked becomes narrower.
+#[test]
+fn a_narrower_scope_holds_for_what_is_not_told_yet() {
+    let mut star = Star::new();
+    let agents = star.agents(1, 1..3);
+    let noc = star.houses[0].open("noc");
+    star.lost = is_report;
+    star.ask(noc, &[]);
+    let asked: Vec<Got> = agents.iter().map(|agent| star.houses[1].take(*agent).remove(0)).collect();
+    star.houses[1].answer(agents[0], &asked[0], "ok", r#"{"secret":1}"#);
+    star.pump();
+    let text = text().replace("[groups.noc]", "[groups.noc]\nscope = \"customer = globex\"");
+    star.houses[1].enforce(policy(&text));
+    star.houses[1].answer(agents[1], &asked[1], "ok", r#"{"secret":2}"#);
+    star.lost = nothing;
+    star.pass(1_000);
+    let told = star.houses[0].take(noc);
+    assert!(told.iter().all(|got| got.event() != "reply"), "{told:?}");
+    assert!(told.iter().any(|got| got.event() == "done" && got.json() == json!({"states": {"lost": 2}})), "{told:?}");
+    assert!(told.iter().all(|got| !got.body.contains("acmeinc") && !got.body.contains("secret")), "{told:?}");
+}
+
 /// A fan-out goes on in slices; a node of a later slice leaves before it is named.
 #[test]
 fn a_node_that_leaves_before_it_is_named_is_lost_at_once() {
