@@ -173,19 +173,26 @@ pub(crate) mod tests {
         }
     }
 
-    /// A surface whose questions get these answers (none: nobody is there), its output, its notes, and its Ctrl-C.
+    /// A surface whose questions get these answers (none: nobody is there; `^C`: Ctrl-C is pressed), its output, its notes, and
+    /// its Ctrl-C.
     pub(crate) fn scripted(answers: &[&str]) -> (Surface, Written, Written, mpsc::Sender<()>) {
         let (out, err) = (Written::default(), Written::default());
         let (press, presses) = mpsc::channel(4);
         let mut answers: std::collections::VecDeque<String> = answers.iter().map(|a| (*a).to_owned()).collect();
+        let (pressing, mut unanswered) = (press.clone(), Vec::new());
         let surface = Surface {
             out: Box::new(out.clone()),
             err: Box::new(err.clone()),
             asks: !answers.is_empty(),
             lines: Box::new(move || {
                 let (sender, receiver) = oneshot::channel();
-                if let Some(answer) = answers.pop_front() {
-                    let _ = sender.send(answer);
+                match answers.pop_front() {
+                    Some(answer) if answer == "^C" => {
+                        pressing.try_send(()).unwrap();
+                        unanswered.push(sender);
+                    }
+                    Some(answer) => sender.send(answer).unwrap(),
+                    None => {}
                 }
                 receiver
             }),
