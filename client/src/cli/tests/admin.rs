@@ -353,16 +353,16 @@ async fn ctrl_c_at_the_question_changes_nothing() {
 async fn a_new_password_is_hashed_here_wherever_it_comes_from() {
     let (_folder, file) = private_file(&format!("{CLEAR}\n"));
     let twice = [("New password of bob: ", CLEAR), ("The same again: ", CLEAR)];
-    let sources: [(&[&str], &[&str], &[(&str, &str)]); 3] = [
-        (&["--new-password-file", &file], &[], &[]),
-        (&["--new-password-stdin"], &[], &[("-", CLEAR)]),
-        (&[], &["somebody is there"], &twice),
+    let sources = [
+        (vec!["--new-password-file", &file], &[][..], &[][..]),
+        (vec!["--new-password-stdin"], &[], &[("-", CLEAR)]),
+        (vec![], &["somebody is there"], &twice),
     ];
     for (command, edit) in [
         (&["admin", "user", "add", "bob", "--kind", "operator"][..], "user-add"),
         (&["admin", "user", "passwd", "bob"], "user-set"),
     ] {
-        for (options, answers, secrets) in sources {
+        for (options, answers, secrets) in &sources {
             let arguments: Vec<&str> = command.iter().chain(options).copied().collect();
             let script = vec![(EDIT, edited("3.17", &changes()))];
             let ((code, out, err), bodies) = asked(&arguments, answers, secrets, script).await;
