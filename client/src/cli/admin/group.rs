@@ -133,11 +133,11 @@ impl Group {
                 let answer = fetch(context, Part::Groups, None).await?;
                 let words = ["group", "groups", "groups"];
                 let list = List { words, name: None, generation: answer.generation, members: &answer.groups };
-                let header = ["NAME", "MEMBERS", "ALL", "SHOWS", "LIMITS", "SCOPE"];
+                let header = ["NAME", "MEMBERS", "ALL", "LIMITS", "SCOPE", "SHOWS"];
                 list.table(context, output.json, header, |group| {
                     let (all, scope) = (yes_or_no(group.all), or_dash(group.scope.as_ref()));
                     let members = group.members.to_string();
-                    [group.name.clone(), members, all, joined(&group.shows), limits(&group.limits), scope]
+                    [group.name.clone(), members, all, limits(&group.limits), scope, joined(&group.shows)]
                 })
             }
         }

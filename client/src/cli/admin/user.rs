@@ -254,8 +254,14 @@ fn list(users: &[UserShown], generation: Option<Generation>) -> List<'_, UserSho
     List { words: ["user", "users", "users"], name: None, generation, members: users }
 }
 
+/// By the clock of this machine; the broker goes by its own.
 fn state(user: &UserShown) -> &'static str {
-    if user.disabled { "disabled" } else { "enabled" }
+    let expires = user.expires.as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    match expires {
+        _ if user.disabled => "disabled",
+        Some(expires) if expires <= jiff::Timestamp::now() => "expired",
+        _ => "enabled",
+    }
 }
 
 fn described(user: &UserShown) -> String {
@@ -293,6 +299,17 @@ fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_disabled_expired_or_enabled() {
+        let state = |disabled, expires: Option<&str>| {
+            state(&UserShown { disabled, expires: expires.map(str::to_owned), ..UserShown::default() })
+        };
+        assert_eq!((state(false, None), state(true, None)), ("enabled", "disabled"));
+        assert_eq!(state(false, Some("2020-01-01T00:00:00Z")), "expired");
+        assert_eq!(state(true, Some("2020-01-01T00:00:00Z")), "disabled");
+        assert_eq!(state(false, Some("9000-01-01T00:00:00Z")), "enabled");
+    }
 
     #[test]
     fn moments_are_those_of_the_policy() {

@@ -489,9 +489,9 @@ async fn lists_are_tables_or_documents_of_one_generation() {
             "groups",
             "groups",
             &groups,
-            "NAME  MEMBERS  ALL  SHOWS     LIMITS                     SCOPE\n\
-             noc   2        yes  hostname  -                          -\n\
-             acme  0        no   -         max-targets=5, sessions=2  customer = acme\n",
+            "NAME  MEMBERS  ALL  LIMITS                     SCOPE            SHOWS\n\
+             noc   2        yes  -                          -                hostname\n\
+             acme  0        no   max-targets=5, sessions=2  customer = acme  -\n",
             "2 groups",
         ),
         (
