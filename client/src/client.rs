@@ -46,6 +46,9 @@ pub enum ClientError {
     /// No answer to a query.
     #[error("the broker gave no answer within {} s", .0.as_secs())]
     NoAnswer(Duration),
+    /// A list could not be had as it stood at one moment.
+    #[error("the policy was edited while it was listed, {0} times in a row; try again")]
+    Unsettled(u32),
     /// Something came that cannot be read.
     #[error(transparent)]
     Misunderstood(#[from] Misunderstood),
@@ -265,7 +268,8 @@ impl Client {
         self.query("/muster/cancel", None, &CancelQuery { request: request.to_string() }).await
     }
 
-    async fn query<T: DeserializeOwned>(
+    /// Asks a broker something and waits for its one answer.
+    pub(crate) async fn query<T: DeserializeOwned>(
         &self,
         destination: &str,
         target: Option<&Target>,

@@ -159,7 +159,9 @@ impl Failure {
             Failure::Refused(_) | Failure::StaleToken { .. } | Failure::Client(ClientError::Refused(_)) => EXIT_REFUSED,
             Failure::Client(ClientError::Connect(ConnectError::Refused { .. })) => EXIT_REFUSED,
             Failure::Client(ClientError::Connect(_) | ClientError::Misunderstood(_)) => EXIT_UNREACHABLE,
-            Failure::Client(ClientError::Lost(_) | ClientError::NoAnswer(_)) => EXIT_MISSING,
+            Failure::Client(ClientError::Lost(_) | ClientError::NoAnswer(_) | ClientError::Unsettled(_)) => {
+                EXIT_MISSING
+            }
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_PIPE,
             Failure::Output(_) => EXIT_MISSING,
             Failure::Interrupted => EXIT_INTERRUPTED,
