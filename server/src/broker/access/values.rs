@@ -39,8 +39,11 @@ pub(crate) fn check_name(what: &str, text: &str) -> Result<(), String> {
     name(what, text).map_err(|Fault { cause, cure }| format!("{cause}; {cure}"))
 }
 
-/// The name of a user, group or collective.
+/// The name of a user, group, collective or broker.
 pub(super) fn name(what: &str, name: &str) -> Result<(), Fault> {
+    if what == "broker" {
+        return broker(name).map(|_| ());
+    }
     // It is one segment of a destination.
     if what == "collective" && name.contains('.') {
         let cause = format!("the collective `{}` has a dot", shorten(name));
