@@ -1,5 +1,9 @@
 //! Where does the policy come from? The file policy.toml, which must not be readable by everybody.
 
+#[cfg(test)]
+mod ca;
+pub mod seal;
+
 use crate::broker::access::{Policy, PolicyError};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
