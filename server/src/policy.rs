@@ -2,7 +2,10 @@
 
 #[cfg(test)]
 mod ca;
+pub mod begin;
+pub mod history;
 pub mod seal;
+pub mod store;
 
 use crate::broker::access::{Policy, PolicyError};
 use data_encoding::HEXLOWER;
@@ -14,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A policy file that is larger is not read into memory.
-const MAX_BYTES: u64 = 32 * 1024 * 1024;
+pub(crate) const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Why a policy file was not taken; it names the file.
 #[derive(Debug, thiserror::Error)]
