@@ -27,8 +27,25 @@ use std::fmt;
 pub const MOST: usize = 2_000;
 
 /// The names below `/muster/` that brokers answer at.
-pub const SYSTEM: [&str; 9] =
-    ["facts", "find", "report", "node", "cancel", "mesh", "admin.explain", "admin.diff", "admin.lint"];
+pub const SYSTEM: [&str; 17] = [
+    "facts",
+    "find",
+    "report",
+    "node",
+    "cancel",
+    "mesh",
+    "admin.explain",
+    "admin.diff",
+    "admin.lint",
+    "admin.show",
+    "admin.edit",
+    "admin.history",
+    "admin.authority",
+    "admin.take",
+    "admin.sessions",
+    "admin.close",
+    "admin.audit",
+];
 
 /// Body of `/muster/admin.diff`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,11 +1,14 @@
 //! Where does the policy come from? The file policy.toml, which must not be readable by everybody.
 
+mod amend;
+pub mod begin;
 #[cfg(test)]
 mod ca;
-pub mod begin;
 pub mod history;
 pub mod seal;
 pub mod store;
+
+pub use amend::{Amendment, amend, amended, with_authority};
 
 use crate::broker::access::{Policy, PolicyError};
 use data_encoding::HEXLOWER;

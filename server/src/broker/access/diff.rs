@@ -2,6 +2,7 @@
 
 use super::hidden::HIDDEN_BY_DEFAULT;
 use super::limits::Limit;
+use super::show::moment;
 use super::user::User;
 use super::{BrokerEntry, Entry, Group, Policy, Right};
 use muster_protocol::destination::{Pattern, covered};
@@ -113,6 +114,11 @@ fn settings(old: &Policy, new: &Policy) -> Vec<Change> {
     let trust = |policy: &Policy| BTreeMap::from([("trust-reported", policy.trust_reported)]);
     let value = |policy: &Policy| policy.trust_reported.to_string();
     changes.extend(named("setting", &trust(old), &trust(new), |_, _| changed([("value", value(old), value(new))])));
+    let authority = |policy: &Policy| policy.authority.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    let named_by = |policy: &Policy| BTreeMap::from([("authority", authority(policy))]);
+    changes.extend(named("setting", &named_by(old), &named_by(new), |_, _| {
+        changed([("value", authority(old), authority(new))])
+    }));
     let first = |policy: &Policy| BTreeMap::from([("first collective", first_collective(policy))]);
     changes.extend(named("setting", &first(old), &first(new), |_, _| {
         changed([("value", first_collective(old), first_collective(new))])
@@ -206,15 +212,12 @@ fn user((old_policy, old): (&Policy, &User), (new_policy, new): (&Policy, &User)
     if old.password != new.password {
         details.push("password changed".to_owned());
     }
-    let expires = |user: &User| match user.expires.map(|end| i64::try_from(end).map(jiff::Timestamp::from_second)) {
-        None => "never".to_owned(),
-        Some(Ok(Ok(end))) => end.to_string(),
-        Some(_) => "in a far future".to_owned(),
-    };
+    let moment = |seconds: Option<u64>| seconds.map_or_else(|| "never".to_owned(), moment);
     details.extend(changed([
         ("kind", old.kind.to_string(), new.kind.to_string()),
         ("disabled", old.disabled.to_string(), new.disabled.to_string()),
-        ("expires", expires(old), expires(new)),
+        ("expires", moment(old.expires), moment(new.expires)),
+        ("revoked-before", moment(old.revoked_before), moment(new.revoked_before)),
         ("collective", old.collective.clone(), new.collective.clone()),
     ]));
     let networks = |user: &User| user.networks.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
