@@ -87,12 +87,7 @@ enum Step {
 }
 
 /// Finds out what a broker starts with. `now` is Unix ms.
-pub fn begin(
-    store: &Store,
-    notary: &Result<Notary, TlsError>,
-    me: &BrokerName,
-    now: u64,
-) -> Result<Begun, BeginError> {
+pub fn begin(store: &Store, notary: &Result<Notary, TlsError>, me: &BrokerName, now: u64) -> Result<Begun, BeginError> {
     let look = Look { store, notary, me, now };
     let (mut current, mut steps) = (store.current(), Vec::new());
     match store.pending() {
@@ -255,7 +250,8 @@ impl Look<'_> {
         let generation = edition.generation().unwrap_or_default();
         let mut begun = begun(edition, steps);
         begun.alarms.push(format!(
-            "{}: {cause}; the newest edition that is kept and good took its place, {generation}: find out who can write there,              and compare with `muster admin history` at other brokers",
+            "{}: {cause}; the newest edition that is kept and good took its place, {generation}: find out who can write there, \
+             and compare with `muster admin history` at other brokers",
             file.display()
         ));
         Ok(begun)
@@ -278,8 +274,13 @@ impl Look<'_> {
         lineage: Vec<Took>,
     ) -> Result<Seal, String> {
         let notary = self.notary.as_ref().map_err(ToString::to_string)?;
-        let made =
-            Made { by: BY_HAND.into(), via: self.me.to_string(), at: self.now, what: what.into(), reason: String::new() };
+        let made = Made {
+            by: BY_HAND.into(),
+            via: self.me.to_string(),
+            at: self.now,
+            what: what.into(),
+            reason: String::new(),
+        };
         notary.seal(text, policy, generation, made, lineage).map_err(|error| error.to_string())
     }
 
@@ -313,3 +314,6 @@ impl Look<'_> {
 fn begun(edition: Edition, steps: Vec<Step>) -> Begun {
     Begun { edition, alarms: Vec::new(), notes: Vec::new(), steps }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,7 @@ use super::seal::Notary;
 use super::store::Store;
 use crate::broker::access::{Policy, diff};
 use muster_protocol::error::{Code, Refusal};
-use muster_protocol::policy::{
-    EditionShown, Generation, HistoryAnswer, HistoryQuery, PAGE_MOST, Seal, Stamp,
-};
+use muster_protocol::policy::{EditionShown, Generation, HistoryAnswer, HistoryQuery, PAGE_MOST, Seal, Stamp};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -20,7 +18,11 @@ pub fn history(store: &Store, query: &HistoryQuery) -> Result<HistoryAnswer, Ref
     if let Some(wanted) = query.generation {
         let those = kept.iter().filter(|seal| seal.stamp.generation == wanted);
         let editions: Vec<EditionShown> = those.map(|seal| with_changes(store, seal, &kept)).collect();
-        return if editions.is_empty() { Err(not_kept(wanted, &kept)) } else { Ok(HistoryAnswer { editions, next: None }) };
+        return if editions.is_empty() {
+            Err(not_kept(wanted, &kept))
+        } else {
+            Ok(HistoryAnswer { editions, next: None })
+        };
     }
     let most = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MOST) as usize;
     let before = query.before;

@@ -273,7 +273,10 @@ fn words(error: &webpki::Error) -> String {
         webpki::Error::CertNotValidYet { time, not_before } => {
             format!("it is valid from {}, and the edition was made at {}", day(not_before), day(time))
         }
-        webpki::Error::UnknownIssuer => "no CA of this broker has issued it".to_owned(),
+        // The latter where a CA of the same name has another key.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            "no CA of this broker has issued it".to_owned()
+        }
         error => error.to_string(),
     }
 }

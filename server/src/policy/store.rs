@@ -232,7 +232,8 @@ impl Store {
 
     /// An edition that was never in force is kept no more.
     pub(super) fn forget(&self, stamp: &Stamp) -> Result<(), StoreError> {
-        remove(&self.kept_path(stamp, "json")).and_then(|()| remove(&self.kept_path(stamp, "toml")))
+        let json = remove(&self.kept_path(stamp, "json"));
+        remove(&self.kept_path(stamp, "toml")).and(json)
     }
 
     /// A `current.json` that is none is kept under another name, for whoever wants to know what happened.
@@ -475,3 +476,6 @@ fn cure(cause: &io::Error) -> &'static str {
         _ => "look at the file and its disk",
     }
 }
+
+#[cfg(test)]
+mod tests;
