@@ -176,7 +176,7 @@ impl Store {
     /// Writes an edition down, so that it is in force from now on, also after a power failure. If that fails everything is as it
     /// was before; only that policy.toml could not be replaced is no failure where `toml` says so, and is given back.
     pub fn commit(&self, seal: &Seal, text: &str, toml: Toml) -> Result<Option<StoreError>, StoreError> {
-        let was_kept = self.kept_path(&seal.stamp, "json").exists();
+        let was_kept = self.kept_path(&seal.stamp, "json").is_file();
         let (old_seal, mut old_text) = (fs::read(self.current_path()).ok(), None);
         let mut unwritten = None;
         let done = self.keep(seal, text).and_then(|()| self.announce(seal)).and_then(|()| {
