@@ -5,6 +5,7 @@ pub mod begin;
 #[cfg(test)]
 mod ca;
 pub mod history;
+pub mod keeper;
 pub mod seal;
 pub mod store;
 
