@@ -13,7 +13,7 @@ pub use edit::{
     Member, Named, RevertTo, ScopeOf, UserFields, WholeText,
 };
 pub use edition::{
-    Generation, LINEAGE_MOST, Made, NoGeneration, PolicyPart, PolicyState, Seal, Stamp, Took, WantPolicy,
+    Generation, LINEAGE_MOST, Made, NoGeneration, PART, PolicyPart, PolicyState, Seal, Stamp, Took, WINDOW, WantPolicy,
 };
 pub use show::{
     AuthorityAnswer, AuthorityQuery, BrokerShown, CollectiveShown, EditionShown, EntryShown, GroupShown, HiddenShown,

@@ -330,7 +330,7 @@ impl Running {
                 let before = self.policy.borrow().clone();
                 // Before what follows from it.
                 self.audit().tell(|| policy_loaded(&self.policy_file, sum.unwrap_or_default(), &policy, &before));
-                self.shared.hub.tell(Event::HandEdit("".into(), policy.clone())).await;
+                self.shared.hub.tell(Event::HandEdit { text: "".into(), policy: policy.clone(), base: None }).await;
                 // Logins that were checked in between are weighed again by the broker when they open.
                 self.policy.send_replace(policy);
                 tracing::info!(file = %self.policy_file.display(), "policy reloaded");

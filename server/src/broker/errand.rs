@@ -64,6 +64,9 @@ pub enum Chore {
     Amend(Box<Amend>),
     /// Check an edition of another broker, and write it down. Comes back as [`Outcome::Adopted`].
     Adopt(Box<Adopt>),
+    /// An edit by hand is not taken: put the text in force back into the file, and keep what stood there beside it. Comes back as
+    /// [`Outcome::PutBack`].
+    PutBack(Box<PutBack>),
     /// Look into the history. Comes back as [`Outcome::Fetched`].
     History(HistoryQuery),
     /// Look into the audit log. Comes back as [`Outcome::Fetched`].
@@ -107,6 +110,15 @@ pub enum Change {
     Take,
 }
 
+/// A hand edit that is not taken.
+#[derive(Debug)]
+pub struct PutBack {
+    /// What is in force.
+    pub current: Edition,
+    /// Why.
+    pub why: Refusal,
+}
+
 /// An edition that a neighbour has.
 #[derive(Debug)]
 pub struct Adopt {
@@ -116,7 +128,7 @@ pub struct Adopt {
     pub text: Vec<u8>,
     /// What it replaces.
     pub base: Edition,
-    /// The seal was not built on `base`: that one is kept beside the policy file, for somebody to look at.
+    /// The seal was not built on `base`: that one is kept beside the policy file for somebody to look at, unless the texts are equal.
     pub set_aside: bool,
 }
 
@@ -126,9 +138,20 @@ pub enum Outcome {
     /// The edition is on disk, or none was made.
     Amended(Result<Amended, Refusal>),
     /// The edition is good and on disk, or is refused.
-    Adopted(Result<Edition, Refusal>),
+    Adopted(Result<Adopted, Refusal>),
+    /// The file is again what is in force, or cannot be written.
+    PutBack,
     /// The body of the answer.
     Fetched(Result<Value, Refusal>),
+}
+
+/// An edition of another broker that was checked.
+#[derive(Debug)]
+pub struct Adopted {
+    /// The edition.
+    pub edition: Edition,
+    /// The file that holds what it replaced, if that was set aside.
+    pub kept: Option<String>,
 }
 
 /// What an amendment made.

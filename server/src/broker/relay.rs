@@ -81,6 +81,9 @@ impl Broker {
                 self.mesh.pass_on(direct, &Cargo { body, expires: None, droppable }, now.tick);
             }
             Head::Direct(direct) => self.word(direct, body, order, ticket, now),
+            head @ (Head::Policy(_) | Head::WantPolicy(_) | Head::PolicyPart(_)) => {
+                self.hear_of_policy(&from, head, &body, now);
+            }
             head => self.mesh.control(link, &head, now.tick),
         }
     }

@@ -242,7 +242,7 @@ fn who_asks_again_hears_what_was_done_whatever_the_policy_says_by_then() {
     star.ask(noc, &[]);
     assert_eq!(star.requests_got(1, agent), 1);
     let text = text().replace(r#"write = ["noc", "noc-acme"]"#, r#"write = ["noc-acme"]"#);
-    star.houses[1].handle(Event::HandEdit("".into(), policy(&text)));
+    star.houses[1].enforce(policy(&text));
     star.lost = nothing;
     star.pass(1_000);
     star.houses[1].close(agent);
@@ -397,7 +397,7 @@ fn what_the_policy_takes_away_before_the_commit_is_not_delivered() {
     let mut star = Star::new();
     let (noc, agent) = held(&mut star);
     let text = text().replace(r#"write = ["noc", "noc-acme"]"#, r#"write = ["noc-acme"]"#);
-    star.houses[1].handle(Event::HandEdit("".into(), policy(&text)));
+    star.houses[1].enforce(policy(&text));
     star.pass(2_000);
     assert_eq!(star.requests_got(1, agent), 0);
     let lost = star.houses[0].take(noc);
