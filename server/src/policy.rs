@@ -1,4 +1,5 @@
-//! Where does the policy come from? The file policy.toml, which must not be readable by everybody.
+//! Where does the policy come from? The file policy.toml, which must not be readable by everybody; below it how editions of it are
+//! made, sealed and kept.
 
 mod amend;
 pub mod begin;
@@ -12,8 +13,6 @@ pub mod store;
 pub use amend::{Amendment, amend, amended, with_authority};
 
 use crate::broker::access::{Policy, PolicyError};
-use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -54,17 +53,7 @@ pub enum LoadError {
 
 /// Reads a policy file to be enforced, whole or not at all.
 pub fn load(path: &Path) -> Result<Arc<Policy>, LoadError> {
-    load_with_sum(path).1
-}
-
-/// As [`load`], with the SHA-256 of the text in hex, if there is one that was read.
-pub fn load_with_sum(path: &Path) -> (Option<String>, Result<Arc<Policy>, LoadError>) {
-    let text = match read(path, true) {
-        Ok(text) => text,
-        Err(error) => return (None, Err(error)),
-    };
-    let sum = HEXLOWER.encode(&Sha256::digest(&text));
-    (Some(sum), parse(path, &text).map(Arc::new))
+    parse(path, &read(path, true)?).map(Arc::new)
 }
 
 /// Reads a policy file to be looked at: it may be a draft, and the rights on the file do not matter.

@@ -79,6 +79,7 @@ impl Chore {
         match self {
             Chore::Amend(_) => Outcome::Amended(Err(refusal)),
             Chore::Adopt(_) => Outcome::Adopted(Err(refusal)),
+            Chore::PutBack(_) => Outcome::PutBack,
             Chore::History(_) | Chore::Audit(_) => Outcome::Fetched(Err(refusal)),
         }
     }

@@ -13,7 +13,7 @@ use super::seal::Notary;
 use super::store::{Claim, Store};
 use crate::audit::Audit;
 use crate::broker::access::Policy;
-use crate::broker::errand::{Amended, Change, Chore, Edition, Errand, Outcome};
+use crate::broker::errand::{Adopted, Amended, Change, Chore, Edition, Errand, Outcome};
 use crate::broker::event::Event;
 use crate::broker::record::{EditionOf, Record};
 use crate::hub::Hub;
@@ -174,8 +174,16 @@ impl Task {
             }
             Chore::Adopt(adopt) => {
                 let adopted = self.at_desk(move |desk| desk.adopt(*adopt)).await.unwrap_or_else(|| Err(fault()));
-                let edition = adopted.as_ref().ok().cloned();
+                let edition = adopted.as_ref().ok().map(|adopted: &Adopted| adopted.edition.clone());
                 self.tell(id, Outcome::Adopted(adopted), edition, "policy followed").await;
+            }
+            Chore::PutBack(put) => {
+                let why = self.at_desk(move |desk| desk.put_back(&put)).await.unwrap_or_else(|| fault().text);
+                self.tell(id, Outcome::PutBack, None, "").await;
+                for (_, waiter) in std::mem::take(&mut self.waiting) {
+                    // Who asked may have given up.
+                    let _ = waiter.send(Err(ReloadError(why.clone())));
+                }
             }
             Chore::History(query) => {
                 let store = self.store.clone();
@@ -220,8 +228,8 @@ impl Task {
     }
 
     async fn look(&mut self) {
-        if let Some(Seen::Edited(text, policy)) = self.at_desk(Desk::look).await {
-            self.hub.tell(Event::HandEdit(text, policy)).await;
+        if let Some(Seen::Edited(text, policy, base)) = self.at_desk(Desk::look).await {
+            self.offer(text, policy, base).await;
         }
     }
 
@@ -232,16 +240,22 @@ impl Task {
                 Ok(self.reloaded().await)
             }
             Some(Seen::Refused(why)) => Err(ReloadError(why)),
-            Some(Seen::Edited(text, policy)) => {
+            Some(Seen::Edited(text, policy, base)) => {
                 self.waiting.retain(|(_, waiter)| !waiter.is_closed());
                 self.waiting.push((text.clone(), waiter));
-                self.hub.tell(Event::HandEdit(text, policy)).await;
-                return;
+                return self.offer(text, policy, base).await;
             }
             None => Err(ReloadError(fault().text)),
         };
         // Who asked may have given up.
         let _ = waiter.send(answer);
+    }
+
+    /// The broker decides about an edit by hand; it says so by an errand.
+    async fn offer(&mut self, text: Arc<str>, policy: Arc<Policy>, base: Option<Generation>) {
+        // Of what stood there before nobody will hear: the file holds only what was written last.
+        self.waiting.iter_mut().for_each(|(waited, _)| *waited = text.clone());
+        self.hub.tell(Event::HandEdit { text, policy, base }).await;
     }
 
     /// Tells those who wait for it what became of a text.
@@ -286,3 +300,6 @@ fn search(_: &Audit, _: &AuditQuery) -> Result<Value, Refusal> {
 fn fault() -> Refusal {
     Refusal::new(Code::Internal, "the keeper of the policy failed at this; the broker's log says more")
 }
+
+#[cfg(test)]
+mod tests;

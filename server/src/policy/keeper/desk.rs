@@ -5,7 +5,7 @@ use super::Setup;
 use super::alarms::Alarms;
 use crate::audit::Audit;
 use crate::broker::access::{Policy, count, diff};
-use crate::broker::errand::{Adopt, Amend, Amended, Change, Edition};
+use crate::broker::errand::{Adopt, Adopted, Amend, Amended, Change, Edition, PutBack};
 use crate::broker::record::{EditionOf, Record};
 use crate::policy::history::text_of;
 use crate::policy::seal::{Notary, sum};
@@ -13,7 +13,8 @@ use crate::policy::store::{Claim, Print, Store, StoreError, Toml};
 use crate::policy::{LoadError, amended, with_authority};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::message::BrokerName;
-use muster_protocol::policy::{DiffAnswer, Edit, EditQuery, Made, WholeText};
+use muster_protocol::policy::{DiffAnswer, Edit, EditQuery, Generation, Made, WholeText};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,8 +44,8 @@ pub(super) enum Seen {
     InForce,
     /// Nothing that is taken, for people.
     Refused(String),
-    /// Another policy.
-    Edited(Arc<str>, Arc<Policy>),
+    /// Another policy, and which generation stood there before.
+    Edited(Arc<str>, Arc<Policy>, Option<Generation>),
 }
 
 struct Draft {
@@ -65,10 +66,6 @@ impl Desk {
         desk
     }
 
-    pub(super) fn store(&self) -> &Store {
-        &self.store
-    }
-
     pub(super) fn current(&self) -> &Edition {
         &self.current
     }
@@ -82,6 +79,9 @@ impl Desk {
             _ => (false, None),
         };
         let amended = self.try_amend(amend, is_dry);
+        if hand && amended.is_ok() {
+            self.alarms.refused(None);
+        }
         if let (Err(refusal), false) = (&amended, is_dry) {
             tracing::warn!(by, what, reason = refusal.text, "an edit of the policy was refused");
             if hand {
@@ -93,7 +93,7 @@ impl Desk {
     }
 
     /// Takes the edition of another broker, if it is one.
-    pub(super) fn adopt(&mut self, adopt: Adopt) -> Result<Edition, Refusal> {
+    pub(super) fn adopt(&mut self, adopt: Adopt) -> Result<Adopted, Refusal> {
         let (made, sum) = (adopt.seal.made.clone(), adopt.seal.stamp.sha256.clone());
         let adopted = self.try_adopt(adopt);
         if let Err(refusal) = &adopted {
@@ -101,6 +101,14 @@ impl Desk {
             self.tell_refused(Some(sum), Some(made.by), Some(made.what), refusal.text.clone());
         }
         adopted
+    }
+
+    /// An edit by hand is not taken: the policy in force is put back. What is said to whoever waits for it.
+    pub(super) fn put_back(&mut self, put: &PutBack) -> String {
+        match self.restore(&put.why.text) {
+            Seen::Refused(why) => why,
+            _ => put.why.text.clone(),
+        }
     }
 
     /// Looks at policy.toml: what was touched since, and is left alone now, is read.
@@ -115,13 +123,14 @@ impl Desk {
             self.seen = Some(print);
             return Seen::Nothing;
         }
-        let seen = self.read(print, false);
-        if self.store.print() != print && !self.is_in_force(&seen) {
-            // It was touched while it was read.
-            self.known = None;
-            return Seen::Nothing;
+        match self.read(print, false) {
+            Seen::Edited(..) if self.store.print() != print => {
+                // It was touched while it was read.
+                self.known = None;
+                Seen::Nothing
+            }
+            seen => seen,
         }
-        seen
     }
 
     /// Reads policy.toml, because somebody asked for it.
@@ -215,13 +224,15 @@ impl Desk {
         Err(Refusal::new(Code::StaleGeneration, text))
     }
 
-    fn try_adopt(&mut self, adopt: Adopt) -> Result<Edition, Refusal> {
+    fn try_adopt(&mut self, adopt: Adopt) -> Result<Adopted, Refusal> {
         let Adopt { seal, text, base, set_aside } = adopt;
         let about = format!("generation {} of {} is not taken", seal.stamp.generation, seal.stamp.authority);
         let (text, policy) = self.notary()?.verify(&seal, &text).map_err(|error| error.refusal(&about))?;
+        let mut kept = None;
         if set_aside && base.text != text {
             let mark = base.generation().map(|at| format!("{}-{}", at.term, at.number));
-            self.set_aside(base.text.as_bytes(), mark).map_err(|error| unwritten(&error))?;
+            let path = self.set_aside(base.text.as_bytes(), mark).map_err(|error| unwritten(&error))?;
+            kept = Some(path.display().to_string());
         }
         let way = self.give_way(&text);
         let toml = way.as_ref().copied().unwrap_or(Toml::Stays);
@@ -236,7 +247,7 @@ impl Desk {
                 self.cannot_write(&error);
             }
         }
-        Ok(edition)
+        Ok(Adopted { edition, kept })
     }
 
     /// Whatever stands in a follower's policy.toml makes way for the text in force; what somebody may miss is set aside.
@@ -268,22 +279,18 @@ impl Desk {
                 return Seen::InForce;
             }
             Err(error @ LoadError::Exposed { .. }) => return self.refuse(&error, asked),
-            Ok(_) | Err(_) if self.follows() => return self.put_back(),
+            Ok(_) | Err(_) if self.follows() => return self.not_here(),
             Err(error) => return self.refuse(&error, asked),
             Ok(text) => text,
         };
         match Policy::parse(&text) {
             Ok(policy) => {
                 self.refused = None;
-                self.alarms.refused(None);
-                Seen::Edited(text.into(), policy.into())
+                self.alarms.refused(Some(self.not_taken("it was edited, and the edit is not taken yet")));
+                Seen::Edited(text.into(), policy.into(), self.current.generation())
             }
             Err(error) => self.refuse(&LoadError::Policy { file, error }, asked),
         }
-    }
-
-    fn is_in_force(&self, seen: &Seen) -> bool {
-        matches!(seen, Seen::InForce) && self.known == Some(self.store.print())
     }
 
     /// Whether another broker makes the editions.
@@ -291,41 +298,37 @@ impl Desk {
         self.current.seal.as_ref().is_some_and(|seal| seal.stamp.authority != self.me)
     }
 
-    /// What was written by hand at a follower is set aside, and the policy in force put back.
-    fn put_back(&mut self) -> Seen {
-        let text = self.current.text.clone();
+    /// What was written by hand at a follower is not taken.
+    fn not_here(&mut self) -> Seen {
+        let authority = self.current.seal.as_ref().map(|seal| seal.stamp.authority.to_string()).unwrap_or_default();
+        self.restore(&format!("this broker follows {authority}; edit the policy there, or with `muster admin`"))
+    }
+
+    /// The policy in force is put back into policy.toml, and what somebody may miss of what stood there is set aside.
+    fn restore(&mut self, why: &str) -> Seen {
         let aside = match self.store.raw() {
             Ok(Some(there)) if !self.is_ours(&there) => self.set_aside(&there, None).map(Some),
             Ok(_) => Ok(None),
             Err(error) => Err(error),
         };
-        let put = aside.and_then(|aside| self.store.replace(&text).map(|()| aside));
-        match put {
-            Ok(None) => {
-                self.alarms.unwritten(None);
-                self.remember();
-                Seen::InForce
-            }
-            Ok(Some(path)) => {
-                self.alarms.unwritten(None);
-                self.remember();
-                let authority = self.current.seal.as_ref().map(|seal| seal.stamp.authority.to_string());
-                let authority = authority.unwrap_or_default();
-                let why = format!(
-                    "{}: this broker follows {authority}, and what was written here was set aside as {}; edit the policy at \
-                     {authority}, or with `muster admin`",
-                    self.store.file().display(),
-                    path.display()
-                );
-                tracing::error!(reason = why, "policy refused; the one in force stays");
-                self.tell_refused(None, None, None, why.clone());
-                Seen::Refused(why)
-            }
-            Err(error) => Seen::Refused(self.cannot_write(&error)),
-        }
+        let text = self.current.text.clone();
+        let aside = match aside.and_then(|aside| self.store.replace(&text).map(|()| aside)) {
+            Ok(aside) => aside,
+            Err(error) => return Seen::Refused(self.cannot_write(&error)),
+        };
+        self.refused = None;
+        self.alarms.refused(None);
+        self.alarms.unwritten(None);
+        self.remember();
+        let Some(aside) = aside else { return Seen::InForce };
+        let (file, aside) = (self.store.file().display(), aside.display());
+        let why = format!("{file}: {why}; what was written there was set aside as {aside}");
+        tracing::error!(reason = why, "policy refused; the one in force stays");
+        self.tell_refused(None, None, None, why.clone());
+        Seen::Refused(why)
     }
 
-    fn set_aside(&mut self, text: &[u8], mark: Option<String>) -> Result<std::path::PathBuf, StoreError> {
+    fn set_aside(&mut self, text: &[u8], mark: Option<String>) -> Result<PathBuf, StoreError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let path = self.store.set_aside(text, &mark.unwrap_or_else(|| now.as_secs().to_string()))?;
         tracing::warn!(file = %path.display(), "a policy that is not in force was set aside");
