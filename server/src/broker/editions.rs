@@ -283,7 +283,7 @@ impl Editions {
             match (job, turn) {
                 (Job::Edit(whose, query, made), Ok(())) => {
                     let dry_run = query.dry_run;
-                    let amend = self.amend(Change::Edit(*query), made);
+                    let amend = self.amend(Change::Edit(query), made);
                     return Some(self.begin(Doing::Edit { whose, dry_run }, amend));
                 }
                 (Job::Take(whose, made), Ok(())) => {

@@ -104,7 +104,7 @@ pub struct Amend {
 #[derive(Debug, Clone)]
 pub enum Change {
     /// As a user wants it.
-    Edit(EditQuery),
+    Edit(Box<EditQuery>),
     /// The file was edited by hand: its text and what it says.
     Hand(Arc<str>, Arc<Policy>),
     /// This broker becomes the authority: `authority = "ME"` in the text.

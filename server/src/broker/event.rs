@@ -93,7 +93,7 @@ pub enum Event {
         /// Which.
         errand: u64,
         /// What became of it.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
     /// The deadline that the broker asked for has come.
     Wake,

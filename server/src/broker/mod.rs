@@ -225,7 +225,7 @@ impl Broker {
                 // A hand edit always has a place.
                 let _ = self.editions.submit(job);
             }
-            Event::Done { errand, outcome } => self.errand_done(errand, outcome, now),
+            Event::Done { errand, outcome } => self.errand_done(errand, *outcome, now),
             Event::Wake => {}
             Event::Drain => self.drain(now),
         }

@@ -155,7 +155,7 @@ impl House {
         self.handle(Event::HandEdit { text: "".into(), policy: policy.clone(), base: None });
         let [Errand { id, chore: Chore::Amend(_) }] = self.broker.take_errands()[..] else { panic!("no errand") };
         let made = Amended { edition: Some(policy.into()), changes: DiffAnswer::default() };
-        self.handle(Event::Done { errand: id, outcome: Outcome::Amended(Ok(made)) });
+        self.handle(Event::Done { errand: id, outcome: Box::new(Outcome::Amended(Ok(made))) });
     }
 
     fn time(&self) -> Now {

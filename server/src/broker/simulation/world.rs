@@ -187,7 +187,7 @@ impl World {
             Happening::Errand { site, life, errand } => self.errand(site, life, *errand),
             Happening::Done { site, life, errand, outcome } => {
                 if self.sites[site].life == life {
-                    self.handle(site, Event::Done { errand, outcome: *outcome });
+                    self.handle(site, Event::Done { errand, outcome });
                 }
             }
         }
