@@ -73,6 +73,18 @@ pub enum Chore {
     Audit(AuditQuery),
 }
 
+impl Chore {
+    /// What comes back if it is not done, and why.
+    pub fn refused(&self, refusal: Refusal) -> Outcome {
+        match self {
+            Chore::Amend(_) => Outcome::Amended(Err(refusal)),
+            Chore::Adopt(_) => Outcome::Adopted(Err(refusal)),
+            Chore::PutBack(_) => Outcome::PutBack,
+            Chore::History(_) | Chore::Audit(_) => Outcome::Fetched(Err(refusal)),
+        }
+    }
+}
+
 /// The next edition, to be made of the one in force.
 #[derive(Debug)]
 pub struct Amend {
