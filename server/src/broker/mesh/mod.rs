@@ -243,7 +243,7 @@ impl Mesh {
     }
 
     /// Raises an alarm, or lets it stand for longer. Whether it is a new one.
-    fn alarm(&mut self, about: String, text: String, now: u64) -> bool {
+    pub(in crate::broker) fn alarm(&mut self, about: String, text: String, now: u64) -> bool {
         let is_new = !self.alarms.contains_key(&about);
         if !is_new || self.alarms.len() < ALARMS {
             self.alarms.insert(about, (text, now + ALARM));
