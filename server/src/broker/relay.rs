@@ -355,12 +355,9 @@ fn lives_until(load: &Load, now: Now) -> Option<u64> {
     let within = match load {
         Load::Message(letter) => letter.expires_within,
         Load::Prepare(prepare) => Some(prepare.reply_within),
-        Load::Announce(_)
-        | Load::Commit(_)
-        | Load::Abort(_)
-        | Load::Cancel(_)
-        | Load::AuditHead(_)
-        | Load::Unknown => None,
+        Load::Announce(_) | Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::AuditHead(_) | Load::Unknown => {
+            None
+        }
     };
     within.map(|within| now.tick.saturating_add(within))
 }

@@ -166,6 +166,11 @@ impl Mesh {
         self.counters
     }
 
+    /// Bytes that wait to be sent, over all links.
+    pub fn backlog(&self) -> usize {
+        self.neighbours.iter().map(|(_, link)| link.outbox.backlog()).sum()
+    }
+
     /// What somebody should look at.
     pub fn alarms(&self) -> impl Iterator<Item = &str> {
         self.alarms.values().map(|(text, _)| text.as_str())
