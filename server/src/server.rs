@@ -398,7 +398,8 @@ impl Running {
         if tokio::time::timeout(DRAIN, gone).await.is_err() {
             tracing::warn!(connections = self.gate.counts().0, "some connections did not end in time");
         }
-        // While there is somebody to tell. What still waits when a link ends is dropped.
+        // While there is somebody to tell, and after the ends of sessions. What still waits when a link ends is dropped.
+        self.shared.hub.ask(|_| ()).await;
         audit::tell_head(&self.shared.hub).await;
         let sent = async {
             while self.shared.hub.ask(|broker| broker.mesh().backlog()).await.is_some_and(|bytes| bytes > 0) {
