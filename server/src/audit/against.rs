@@ -185,7 +185,7 @@ pub(super) fn judge(log: &Whole, witnesses: &Witnesses, is_part: bool) -> Result
                 continue;
             }
             // The newest says how much is missing.
-            None if testimony.head.n >= first => cut_off(log, newest, &end),
+            None if testimony.head.n >= first => cut_off(log, newest, end),
             // What is kept begins later than that: then it was written later too.
             None if is_before(&begun, testimony.head.at) => {
                 let what = format!(
