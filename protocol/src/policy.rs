@@ -27,8 +27,19 @@ use std::fmt;
 pub const MOST: usize = 2_000;
 
 /// The names below `/muster/` that brokers answer at.
-pub const SYSTEM: [&str; 9] =
-    ["facts", "find", "report", "node", "cancel", "mesh", "admin.explain", "admin.diff", "admin.lint"];
+pub const SYSTEM: [&str; 11] = [
+    "facts",
+    "find",
+    "report",
+    "node",
+    "cancel",
+    "mesh",
+    "admin.explain",
+    "admin.diff",
+    "admin.lint",
+    "admin.sessions",
+    "admin.close",
+];
 
 /// Body of `/muster/admin.diff`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -49,6 +49,7 @@ use nodes::{Memory, Nodes};
 use note::{Note, Weight};
 use outbox::Item;
 use outcomes::Outcomes;
+use oversight::{Listing, Past};
 use queues::Queues;
 use record::Record;
 use relay::Order;
@@ -124,6 +125,8 @@ pub struct Broker {
     expiries: BTreeSet<(u64, SessionId)>,
     /// What users do and have done here, for the limits.
     usage: Usage,
+    /// The last sessions that are over.
+    past: Past,
     /// Reports of other brokers to acknowledge at the end of this event: all up to a number.
     acknowledge: BTreeMap<(BrokerName, RequestKey), u64>,
     /// What of the nodes was last told to the mesh, and when it may be told again, monotonic ms.
@@ -148,6 +151,8 @@ enum LaneId {
 enum Work {
     Input(Input),
     Order(Box<Order>),
+    /// A list of sessions that goes on.
+    List(Box<Listing>),
     /// A guarded request that may be delivered.
     Deliver(Key),
 }
@@ -190,6 +195,7 @@ impl Broker {
             turns: VecDeque::new(),
             expiries: BTreeSet::new(),
             usage: Usage::default(),
+            past: Past::default(),
             notes: Vec::new(),
             records: Vec::new(),
             keeps_records: false,
@@ -311,6 +317,7 @@ impl Broker {
                         self.input(&id, input, now, random)
                     }
                     Work::Order(order) => self.order(*order, now),
+                    Work::List(listing) => (self.list_on(listing, now), None),
                     Work::Deliver(key) => (1, self.release(key, now)),
                 }
             } else {

@@ -70,6 +70,11 @@ impl Broker {
             }
             Purpose::Diff(_) => (What::Admin, Some("diff".to_owned()), None),
             Purpose::Lint(_) => (What::Admin, Some("lint".to_owned()), None),
+            Purpose::Sessions(query) => {
+                let about = if query.closed { "closed sessions" } else { "sessions" };
+                (What::Admin, Some(about.to_owned()), None)
+            }
+            Purpose::Close(query) => (What::Admin, Some(self.about_close(query)), None),
             _ => return None,
         };
         let user = self.sessions.get(id)?.user.clone();
