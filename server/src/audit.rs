@@ -13,6 +13,7 @@ pub use verify::{Fault, VerifyError, VerifyOptions, Whole, verify};
 
 use crate::broker::record::Record;
 use crate::config::AuditConfig;
+use crate::metrics::Written;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -130,6 +131,17 @@ impl Audit {
             "lost": counts.lost.load(Ordering::Relaxed),
             "waiting": counts.waiting.load(Ordering::Relaxed),
             "error": *lock(&counts.error),
+        })
+    }
+
+    /// The same for metrics; `None` if there is no audit log.
+    pub fn written(&self) -> Option<Written> {
+        let counts = &self.0.as_ref()?.counts;
+        Some(Written {
+            written: counts.written.load(Ordering::Relaxed),
+            lost: counts.lost.load(Ordering::Relaxed),
+            waiting: counts.waiting.load(Ordering::Relaxed),
+            failing: lock(&counts.error).is_some(),
         })
     }
 

@@ -1,11 +1,17 @@
 //! Who owns the broker? One task. Others tell it events or ask it questions; it waits for nobody, so it cannot deadlock.
 
+mod pulse;
+
+pub use pulse::{BOUNDS, Beat};
+
 use crate::audit::Audit;
 use crate::broker::Broker;
 use crate::broker::event::{Event, Now};
 use crate::broker::note::{Note, Weight};
+use pulse::Pulse;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +36,7 @@ pub struct Hub {
     queue: mpsc::Sender<Told>,
     clock: Clock,
     audit: Audit,
+    pulse: Arc<Pulse>,
 }
 
 /// Monotonic and Unix time, read in one place.
@@ -67,7 +74,9 @@ impl Hub {
         if audit.is_on() {
             broker.keep_records();
         }
-        (Hub { queue, clock, audit: audit.clone() }, tokio::spawn(run(broker, told, clock, audit)))
+        let pulse = Arc::new(Pulse::default());
+        let task = tokio::spawn(run(broker, told, clock, audit.clone(), pulse.clone()));
+        (Hub { queue, clock, audit, pulse }, task)
     }
 
     /// A hub without a broker: a test hears what it is told.
@@ -82,7 +91,7 @@ impl Hub {
                 }
             }
         });
-        (Hub { queue, clock: Clock::start(), audit: Audit::off() }, heard)
+        (Hub { queue, clock: Clock::start(), audit: Audit::off(), pulse: Arc::default() }, heard)
     }
 
     /// Tells the broker what happened; waits while it is busy. False if it has stopped.
@@ -111,13 +120,18 @@ impl Hub {
         self.clock
     }
 
+    /// How it does; no question is asked for that.
+    pub fn pulse(&self) -> Beat {
+        self.pulse.beat(self.queue.max_capacity() - self.queue.capacity())
+    }
+
     /// Where decisions go on record, also those of others than the broker.
     pub fn audit(&self) -> &Audit {
         &self.audit
     }
 }
 
-async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock, audit: Audit) {
+async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock, audit: Audit, pulse: Arc<Pulse>) {
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let mut bits = move || rng.next_u64();
     loop {
@@ -143,11 +157,12 @@ async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock, a
             }
             None => told.recv().await,
         };
+        let started = Instant::now();
         match next {
             Some(Told::Event(event)) => {
-                let started = Instant::now();
                 broker.handle(event, clock.now(), &mut bits);
                 let took = started.elapsed();
+                pulse.event(took);
                 if took > SLOW {
                     tracing::debug!(us = took.as_micros() as u64, "an event took longer than 2 ms");
                 }
@@ -159,6 +174,7 @@ async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock, a
             Some(Told::Question(question)) => question(&broker),
             Some(Told::Stop) | None => return,
         }
+        pulse.busy(started.elapsed());
     }
 }
 

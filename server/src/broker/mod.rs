@@ -31,6 +31,7 @@ pub mod requests;
 mod send;
 pub mod sessions;
 pub mod subscriptions;
+pub mod tally;
 
 use access::{Policy, Right, User};
 use asks::Asks;
@@ -58,6 +59,7 @@ use sessions::Sessions;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use subscriptions::Subscriptions;
+use tally::Tally;
 
 /// Where the broker gets unguessable bits from: 64 at a time.
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
@@ -89,8 +91,16 @@ pub struct Settings {
 /// What was counted since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
+    /// Sessions opened.
+    pub opened: u64,
+    /// Sessions not opened although the credentials were right: a limit, a newer session, a policy that had changed.
+    pub turned_away: u64,
     /// Requests accepted.
     pub requests: u64,
+    /// Requests refused when they came.
+    pub requests_refused: u64,
+    /// Requests that were accepted and then stopped before anything was delivered: a guard, missing brokers, a cancel.
+    pub requests_stopped: u64,
     /// Replies passed on.
     pub replies: u64,
     /// Replies from nodes that were not asked, second replies, replies to queues that are gone.
@@ -119,6 +129,9 @@ pub struct Broker {
     moves: Moves,
     queues: Queues,
     counters: Counters,
+    tally: Tally,
+    /// Since when the policy in force is, Unix ms.
+    policy_since: u64,
     lanes: HashMap<LaneId, Lane>,
     turns: VecDeque<LaneId>,
     /// When sessions end because their user expires, monotonic ms.
@@ -173,6 +186,7 @@ impl Broker {
         mesh.set_list(policy.brokers().keys().cloned(), 0);
         // Said from the start: while nothing is known of this life, everything is sent here.
         mesh.set_interest(BTreeSet::new());
+        let policy_since = settings.born;
         Broker {
             nodes: Nodes::new(settings.name.as_str(), settings.memory),
             mesh,
@@ -191,6 +205,8 @@ impl Broker {
             requests: Requests::default(),
             queues: Queues::default(),
             counters: Counters::default(),
+            tally: Tally::default(),
+            policy_since,
             lanes: HashMap::new(),
             turns: VecDeque::new(),
             expiries: BTreeSet::new(),
@@ -251,6 +267,11 @@ impl Broker {
         &self.access
     }
 
+    /// Since when it is, Unix ms.
+    pub fn policy_since(&self) -> u64 {
+        self.policy_since
+    }
+
     /// The registry.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
@@ -269,6 +290,21 @@ impl Broker {
     /// Requests of this broker's sessions under way.
     pub fn requests_under_way(&self) -> usize {
         self.asks.len()
+    }
+
+    /// Requests of which nodes of this broker owe an answer, whoever asked.
+    pub fn requests_owed(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Questions that wait for other brokers.
+    pub fn inquiries_open(&self) -> usize {
+        self.inquiries.len()
+    }
+
+    /// Sessions, and callers of other brokers, whose work waits for its turn.
+    pub fn lanes_waiting(&self) -> usize {
+        self.lanes.len()
     }
 
     /// The mesh for people and programs.
@@ -389,7 +425,7 @@ impl Broker {
         answer: Option<(Option<RequestId>, Destination)>,
         now: Now,
     ) {
-        self.counters.refused += 1;
+        self.count_refusal(refusal.code);
         let user = self.sessions.get(id).map(|s| s.user.name.to_string()).unwrap_or_default();
         let note = Note::new(Weight::Info, "refused")
             .with("user", user)

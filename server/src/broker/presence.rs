@@ -24,6 +24,7 @@ impl Broker {
         });
         let Some(user) = user.cloned() else {
             let refusal = Refusal::new(Code::AuthFailed, "the policy changed during the login; log in again");
+            self.counters.turned_away += 1;
             self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
             outbox.close(Some(refusal), true);
             return;
@@ -33,6 +34,7 @@ impl Broker {
             Err(refusal) => {
                 let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer);
                 self.note(note.with("code", refusal.code).with("reason", &refusal.text));
+                self.counters.turned_away += 1;
                 self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
                 outbox.close(Some(refusal), true);
                 return;
@@ -59,6 +61,7 @@ impl Broker {
         );
         self.record(|_| Record::Login { who, verdict: Verdict::ALLOWED });
         self.usage.opened(&user.name);
+        self.counters.opened += 1;
         let mut opened = Session::new(user, peer, now.unix, outbox);
         opened.row = row;
         opened.token_made = token_made;
@@ -210,6 +213,7 @@ impl Broker {
     /// A new policy: what it no longer allows ends now.
     pub(super) fn apply(&mut self, policy: Arc<Policy>, now: Now) {
         let old = std::mem::replace(&mut self.access, policy);
+        self.policy_since = now.unix;
         let mut over = Vec::new();
         let ids: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
         for id in ids {

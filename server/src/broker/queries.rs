@@ -209,7 +209,7 @@ impl Broker {
         let asker = self.inquiries.get(serial).map(|inquiry| inquiry.asker.clone());
         let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) else { return };
         if asker.request.is_some() {
-            self.counters.refused += 1;
+            self.count_refusal(refusal.code);
             self.record_refusal(asker.session, None, asker.request.clone(), &refusal);
             self.put_refusal(&asker.queue, asker.request.as_ref(), &refusal, None, now);
         } else {
