@@ -186,7 +186,7 @@ fn generation(_: &Broker) -> Generation {
 fn about(page: &mut Page, snapshot: &Snapshot) {
     let version = env!("CARGO_PKG_VERSION");
     page.family("muster_build_info", Gauge, "Which broker, of which version; always 1")
-        .with(&[("broker", &snapshot.name), ("version", version)], 1);
+        .with(&[("name", &snapshot.name), ("version", version)], 1);
     page.family("muster_uptime_seconds", Gauge, "Time since the broker started").add(snapshot.uptime.as_secs_f64());
     let answers = u8::from(snapshot.broker.is_some());
     page.family(
