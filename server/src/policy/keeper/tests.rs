@@ -90,7 +90,7 @@ impl House {
             match self.event().await {
                 Event::Done { errand, outcome } => {
                     assert_eq!(errand, self.last);
-                    return outcome;
+                    return *outcome;
                 }
                 // Offered again while the test wanted something else.
                 Event::HandEdit { .. } => {}
@@ -119,7 +119,7 @@ impl House {
     }
 
     async fn edit(&mut self, edit: Edit) -> Result<Amended, Refusal> {
-        self.amend(Change::Edit(query(edit))).await
+        self.amend(Change::Edit(query(edit).into())).await
     }
 
     async fn adopt(&mut self, seal: Seal, text: &str, set_aside: bool) -> Result<Adopted, Refusal> {
@@ -199,7 +199,7 @@ async fn an_edit_is_made_written_and_told() {
 #[tokio::test]
 async fn what_changes_nothing_makes_no_edition() {
     let mut house = House::start("noc1", TEXT);
-    let dry = Change::Edit(EditQuery { dry_run: true, ..query(collective("prod")) });
+    let dry = Change::Edit(Box::new(EditQuery { dry_run: true, ..query(collective("prod")) }));
     let would = house.amend(dry).await.unwrap();
     assert!(would.edition.is_none() && !would.changes.is_empty());
     let same = house.edit(Edit::Text(WholeText { policy: TEXT.into() })).await.unwrap();
