@@ -26,6 +26,7 @@ use crate::token::Tokens;
 use muster_protocol::frame::Limits;
 use muster_protocol::message::{BrokerName, IdError};
 use muster_protocol::tls::{self, TlsError};
+use rustix::process::Signal;
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use std::io;
@@ -318,6 +319,8 @@ pub async fn run(config: &Config) -> Result<(), StartError> {
     let on = |kind| signal(kind).map_err(StartError::Signal);
     let (mut term, mut int, mut hup) =
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    // Heard and not heeded: a file that may not grow is an error to whoever writes it, and not the end of the broker.
+    let _too_large = on(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     let running = start(config).await?;
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
