@@ -54,6 +54,7 @@ impl Setup {
         let mut setup = Setup { name: name.to_owned(), folder, config, policy: policy::POLICY.to_owned() };
         setup.set("listen.stomp", vec!["127.0.0.1:0"]);
         setup.set("listen.links", Vec::<String>::new());
+        setup.set("listen.admin", Vec::<String>::new());
         setup.set("control", "musterd.sock");
         setup.set("log.level", "debug");
         setup

@@ -12,6 +12,7 @@ pub const PAGE_MOST: u32 = 1_000;
 
 /// Body of `/muster/admin.show`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ShowQuery {
     /// Of what.
@@ -29,6 +30,7 @@ pub struct ShowQuery {
 
 /// What a policy consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// `[users.…]`, by name.
@@ -47,6 +49,7 @@ pub enum Part {
 
 /// One page of a part of the policy in force at the broker that was asked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ShowAnswer {
     /// Which generation; none if the policy has no seal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +79,7 @@ pub struct ShowAnswer {
 
 /// A user, without the hash.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct UserShown {
     /// Name.
@@ -110,6 +114,7 @@ pub struct UserShown {
 
 /// A group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GroupShown {
     /// Name.
     pub name: String,
@@ -131,6 +136,7 @@ pub struct GroupShown {
 
 /// An entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EntryShown {
     /// Line in the text, the first being 1.
     pub line: u64,
@@ -149,6 +155,7 @@ pub struct EntryShown {
 
 /// A hidden fact.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HiddenShown {
     /// The pattern.
     pub pattern: String,
@@ -159,6 +166,7 @@ pub struct HiddenShown {
 
 /// A collective.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CollectiveShown {
     /// Name.
     pub name: String,
@@ -168,6 +176,7 @@ pub struct CollectiveShown {
 
 /// A broker of the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BrokerShown {
     /// Name.
     pub name: String,
@@ -181,6 +190,7 @@ pub struct BrokerShown {
 
 /// Body of `/muster/admin.history`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryQuery {
     /// Only this one, with its changes.
@@ -196,6 +206,7 @@ pub struct HistoryQuery {
 
 /// Generations that the broker that was asked has, the newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HistoryAnswer {
     /// These.
     pub editions: Vec<EditionShown>,
@@ -206,6 +217,7 @@ pub struct HistoryAnswer {
 
 /// A generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EditionShown {
     /// Which.
     pub generation: Generation,
@@ -231,6 +243,7 @@ pub struct EditionShown {
 
 /// Body of `/muster/admin.authority` and `/muster/admin.take`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthorityQuery {
     /// Why the authority is taken, for the history.
@@ -240,6 +253,7 @@ pub struct AuthorityQuery {
 
 /// Who may change the policy, as the broker that was asked sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityAnswer {
     /// The broker that was asked.
     pub broker: String,
@@ -256,6 +270,7 @@ pub struct AuthorityAnswer {
     pub rivals: Vec<String>,
     /// What the neighbours enforce.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub neighbours: BTreeMap<String, Option<Generation>>,
     /// What an admin should look at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
