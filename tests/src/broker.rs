@@ -103,6 +103,12 @@ impl Setup {
         self
     }
 
+    /// With the HTTP API, on a port of the system's choice.
+    #[must_use]
+    pub fn with_api(self) -> Setup {
+        self.with("listen.admin", vec!["127.0.0.1:0"])
+    }
+
     /// The folder with everything.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -226,6 +232,13 @@ impl Broker {
     /// Where it speaks plain STOMP, if that is on.
     pub fn plain(&self) -> SocketAddr {
         self.plain.expect("listen.plain is set")
+    }
+
+    /// Where its HTTP API is.
+    pub fn admin(&self) -> SocketAddr {
+        let addresses = &self.status()["admin_addresses"];
+        let address = addresses[0].as_str().and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("listen.admin is not set: {addresses}"))
     }
 
     /// Its folder.

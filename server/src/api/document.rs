@@ -145,9 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn it_is_one_and_every_reference_leads_somewhere() {
+    fn every_reference_leads_somewhere() {
         let document = made();
-        serde_json::from_value::<utoipa::openapi::OpenApi>(document.clone()).expect("OpenAPI");
         let mut places = Vec::new();
         references(&document, &mut places);
         assert!(places.len() > 100, "{}", places.len());
