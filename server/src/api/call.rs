@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, Query as Pairs, RawPathParams, Request};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use muster_protocol::error::Code;
 use muster_protocol::message::shown;
 use secrecy::SecretString;
@@ -21,6 +22,9 @@ use tokio::time::timeout;
 
 /// How long a body may take to come.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// Of a body that is too large, so many times the most is read and dropped, as long as something comes within this time.
+const DISCARDED: usize = 4;
+const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 /// How deep JSON may be nested: as facts may.
 const DEPTH: usize = 32;
 /// Of an error of the JSON reader, which may quote what it read, at most so many characters are given back.
@@ -53,6 +57,7 @@ impl FromRequest<Arc<Front>> for Call {
 impl Call {
     /// The seat of whoever calls, by the token that the call shows.
     pub(super) async fn caller(&self) -> Result<Caller, Problem> {
+        self.refuse_when_stopping()?;
         let sat = match self.token() {
             Some(token) => self.front.seats.sit(token, self.visit.peer).await,
             None => Err(Problem::unknown_caller()),
@@ -68,6 +73,14 @@ impl Call {
                 Err(problem)
             }
         }
+    }
+
+    /// A broker that is about to stop takes nobody in any more.
+    pub(super) fn refuse_when_stopping(&self) -> Result<(), Problem> {
+        if *self.front.stopping.borrow() {
+            return Err(Problem::new(Code::Draining, "the broker is stopping"));
+        }
+        Ok(())
     }
 
     /// What stands after `Bearer`. Two such headers are none.
@@ -142,10 +155,11 @@ impl Call {
             Problem::new(Code::TooLarge, text)
         };
         let said = self.parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let mut body = self.body.into_inner().unwrap_or_else(PoisonError::into_inner);
         if said.is_some_and(|length| length > most as u64) {
+            let _ = timeout(BODY_WITHIN, discard(&mut body, most.saturating_mul(DISCARDED))).await;
             return Err(too_large());
         }
-        let body = self.body.into_inner().unwrap_or_else(PoisonError::into_inner);
         match timeout(BODY_WITHIN, to_bytes(body, most)).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) if is_too_long(&error) => Err(too_large()),
@@ -168,6 +182,18 @@ impl Call {
             return Err(Problem::fault(Fault::WrongType, text));
         }
         Ok(())
+    }
+}
+
+/// Reads some of what is under way: a connection that is closed before what came over it was read is reset, and the reset would
+/// overtake the answer.
+async fn discard(body: &mut Body, most: usize) {
+    let mut read = 0;
+    while read < most {
+        match timeout(DISCARD_WITHIN, body.frame()).await {
+            Ok(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
+            _ => return,
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use super::listen::Visit;
 use super::problem::{Fault, Problem};
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, ORIGIN, REFERRER_POLICY, TRANSFER_ENCODING,
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, HOST, HeaderName, ORIGIN, REFERRER_POLICY, TRANSFER_ENCODING,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, Version};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use muster_protocol::message::shown;
@@ -33,7 +33,13 @@ pub(super) async fn guard(State(front): State<Arc<Front>>, request: Request, nex
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = match check(&front.config.origins, &request) {
         Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) if problem.status == StatusCode::FORBIDDEN => problem.into_response(),
+        Err(problem) => {
+            let mut response = problem.into_response();
+            // What follows on the connection may not be what it seems.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
     };
     for (name, value) in SAFE {
         response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -57,6 +57,7 @@ pub(super) fn add(routes: &mut Routes) {
 }
 
 async fn log_in(call: Call) -> Result<Response, Problem> {
+    call.refuse_when_stopping()?;
     call.no_query()?;
     let (front, visit) = (call.front.clone(), call.visit.clone());
     let Login { user, password } = call.json().await?;

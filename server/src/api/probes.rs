@@ -69,9 +69,7 @@ async fn healthz(call: Call) -> Result<Response, Problem> {
 async fn readyz(call: Call) -> Result<Response, Problem> {
     admit(&call).await?;
     let front = &call.front;
-    if *front.stopping.borrow() {
-        return Err(Problem::new(Code::Draining, "the broker is stopping"));
-    }
+    call.refuse_when_stopping()?;
     match timeout(READY_WITHIN, front.hub.ask(|_| ())).await {
         Ok(Some(())) => ok(&Alive { status: "ready" }),
         Ok(None) => Err(Problem::new(Code::Internal, "the broker decides nothing any more")
