@@ -2,6 +2,10 @@
 
 /// Real agents: registration, modules, duplicates, reconnecting.
 mod agent;
+/// The HTTP API: what programs see and do, with the rights of their users.
+mod api;
+/// The HTTP API: what must not harm it, and from where it is not to be called.
+mod api_hostile;
 /// The audit log: what is on record, what is not, and whether it shows that it was touched.
 mod audit;
 /// Files that must not be taken: unknown settings, exposed secrets, expired certificates, corrupt keys.
