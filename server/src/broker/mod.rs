@@ -10,6 +10,7 @@ mod answers;
 pub mod asks;
 mod authority;
 mod deliver;
+pub mod editions;
 pub mod errand;
 pub mod event;
 pub mod inquiries;
@@ -35,8 +36,10 @@ pub mod subscriptions;
 use access::{Policy, Right, User};
 use asks::Asks;
 use deliver::Fanout;
+use editions::{Editions, Job};
+use errand::{Change, Edition, Errand};
 use event::{Event, Input, Now, SessionId, Ticket};
-use inquiries::Inquiries;
+use inquiries::{Asker, Inquiries};
 use limits::Usage;
 use mesh::{Identity, Mesh};
 use moves::Moves;
@@ -107,6 +110,12 @@ pub struct Counters {
 pub struct Broker {
     settings: Settings,
     access: Arc<Policy>,
+    editions: Editions,
+    /// Who waits for what the edge looks up in files, by errand.
+    fetches: HashMap<u64, Asker>,
+    errands: Vec<Errand>,
+    /// The routes that links were last looked at with, to tell them of the policy.
+    policy_ways: u64,
     sessions: Sessions,
     subscriptions: Subscriptions,
     nodes: Nodes,
@@ -162,7 +171,9 @@ struct Lane {
 
 impl Broker {
     /// A broker with nobody connected.
-    pub fn new(settings: Settings, policy: Arc<Policy>) -> Broker {
+    pub fn new(settings: Settings, edition: impl Into<Edition>) -> Broker {
+        let edition = edition.into();
+        let policy = edition.policy.clone();
         let identity = Identity { instance: settings.instance, incarnation: settings.incarnation, born: settings.born };
         let mut mesh = Mesh::new(settings.name.clone(), identity);
         mesh.set_list(policy.brokers().keys().cloned(), 0);
@@ -170,6 +181,10 @@ impl Broker {
         mesh.set_interest(BTreeSet::new());
         Broker {
             nodes: Nodes::new(settings.name.as_str(), settings.memory),
+            editions: Editions::new(settings.name.clone(), edition),
+            fetches: HashMap::new(),
+            errands: Vec::new(),
+            policy_ways: 0,
             mesh,
             settings,
             access: policy,
@@ -205,13 +220,19 @@ impl Broker {
             Event::LinkOpened(_) | Event::LinkFrames { .. } | Event::LinkAlive(_) | Event::LinkClosed { .. } => {
                 self.link_event(event, now);
             }
-            Event::HandEdit(_, policy) => self.apply(policy, now),
-            Event::Done { .. } | Event::Wake => {}
+            Event::HandEdit { text, policy, base } => {
+                let job = Job::hand(Change::Hand(text, policy), base, self.mesh.me(), now.unix);
+                // A hand edit always has a place.
+                let _ = self.editions.submit(job);
+            }
+            Event::Done { errand, outcome } => self.errand_done(errand, *outcome, now),
+            Event::Wake => {}
             Event::Drain => self.drain(now),
         }
         self.expire(now);
         self.work(now, random);
         self.keep_mesh(now);
+        self.keep_policy(now);
     }
 
     /// When to call [`Broker::handle`] with `Wake`, monotonic ms: `now` while work is left.
@@ -231,6 +252,7 @@ impl Broker {
             self.inquiries.next_deadline(),
             self.outcomes.next_deadline(),
             self.moves.next_deadline(),
+            self.editions.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }

@@ -70,6 +70,7 @@ impl Broker {
             }
             Purpose::Diff(_) => (What::Admin, Some("diff".to_owned()), None),
             Purpose::Lint(_) => (What::Admin, Some("lint".to_owned()), None),
+            Purpose::Show(query) => (What::Admin, Some(format!("show {query}")), None),
             _ => return None,
         };
         let user = self.sessions.get(id)?.user.clone();

@@ -81,6 +81,9 @@ impl Broker {
                 self.mesh.pass_on(direct, &Cargo { body, expires: None, droppable }, now.tick);
             }
             Head::Direct(direct) => self.word(direct, body, order, ticket, now),
+            head @ (Head::Policy(_) | Head::WantPolicy(_) | Head::PolicyPart(_)) => {
+                self.hear_of_policy(&from, head, &body, now);
+            }
             head => self.mesh.control(link, &head, now.tick),
         }
     }
@@ -215,7 +218,7 @@ impl Broker {
                 let name = RequestKey { broker: origin.clone(), instance: *instance, serial };
                 self.requests.remember(name.clone());
                 let (code, text) = (refusal.code.to_string(), refusal.text.clone());
-                self.outcomes.push(&name, Happened::Refused { code, text }, Bytes::new(), now.tick);
+                self.outcomes.push(&name, caller, Happened::Refused { code, text }, Bytes::new(), now.tick);
                 self.send_outcomes(&name, now);
             }
             What::Query { serial } => self.refuse_query(origin, serial, refusal, now),

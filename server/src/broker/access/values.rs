@@ -29,29 +29,32 @@ pub(super) fn fault(cause: impl Into<String>, cure: impl Into<String>) -> Fault 
 }
 
 /// A text for an error: one line of it, not too much.
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     let shown: String = text.chars().take(MAX_NAME).map(|c| if c.is_control() { '?' } else { c }).collect();
     if shown.len() < text.len() { shown + "…" } else { shown }
 }
 
-pub(super) fn check_name(what: &str, name: &str) -> Result<(), Fault> {
+/// Whether something new may have this name; what is wrong with it, and what to do.
+pub(crate) fn check_name(what: &str, text: &str) -> Result<(), String> {
+    name(what, text).map_err(|Fault { cause, cure }| format!("{cause}; {cure}"))
+}
+
+/// The name of a user, group, collective or broker.
+pub(super) fn name(what: &str, name: &str) -> Result<(), Fault> {
+    if what == "broker" {
+        return broker(name).map(|_| ());
+    }
+    // It is one segment of a destination.
+    if what == "collective" && name.contains('.') {
+        let cause = format!("the collective `{}` has a dot", shorten(name));
+        return Err(fault(cause, "use one segment, such as \"prod\""));
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@' | '-');
     if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(plain) {
         return Ok(());
     }
     let cause = format!("`{}` cannot be the name of a {what}", shorten(name));
     Err(fault(cause, format!("use 1 to {MAX_NAME} of the characters A-Z a-z 0-9 . _ @ -")))
-}
-
-/// A collective is one segment of a destination.
-pub(super) fn check_collective(name: &str) -> Result<(), Fault> {
-    if name.contains('.') {
-        return Err(fault(
-            format!("the collective `{}` has a dot", shorten(name)),
-            "use one segment, such as \"prod\"",
-        ));
-    }
-    check_name("collective", name)
 }
 
 /// A broker's name is part of its certificate's.

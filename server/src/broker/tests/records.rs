@@ -150,7 +150,7 @@ fn a_request_from_another_broker_is_on_record_where_the_nodes_are() {
     star.houses[0].close(caller);
     // This broker's own policy does not know the caller: it refuses, and says so.
     let narrower = text_without_noc();
-    star.houses[1].handle(Event::HandEdit("".into(), policy(&narrower)));
+    star.houses[1].enforce(policy(&narrower));
     let caller = star.houses[0].open("noc");
     star.houses.iter_mut().for_each(|house| drop(records(house)));
     star.ask(caller, &[]);

@@ -15,6 +15,7 @@ pub(super) fn weight(freight: &Freight) -> usize {
     let head = match &*freight.head {
         Head::Forward(forward) => forward.to.len() * ENTRY + load(&forward.load),
         Head::Direct(direct) => word(&direct.word),
+        Head::PolicyPart(part) => part.seal.certificate.len() + part.seal.lineage.len() * 4 * ENTRY,
         _ => 0,
     };
     FRAME + head + freight.body.len()
