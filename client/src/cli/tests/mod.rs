@@ -1,6 +1,7 @@
 //! Does each command say and return what it should? Whole commands against a broker that plays a script.
 
 mod admin;
+mod audit;
 mod mesh;
 mod queries;
 mod requests;
@@ -139,6 +140,22 @@ fn arguments_parse_or_are_refused() {
         &["admin", "diff", "policy.toml", "--json"],
         &["admin", "lint"],
         &["admin", "lint", "policy.toml", "--json"],
+        &["audit"],
+        &["audit", "--since", "1h", "--until", "2027-01-31T18:00:00Z", "--by", "bob", "--denied", "--json"],
+        &[
+            "audit",
+            "--destination",
+            "/topic/prod.>",
+            "--node",
+            "n-a",
+            "--request",
+            "r",
+            "--event",
+            "login",
+            "--limit",
+            "5",
+        ],
+        &["audit", "--allowed", "--ndjson", "--broker", "dc1", "--user", "admin"],
         &["completion", "zsh"],
     ];
     for arguments in good {
@@ -163,6 +180,12 @@ fn arguments_parse_or_are_refused() {
         &["mesh", "--all"],
         &["login", "--password", "x"],
         &["login", "bob"],
+        &["audit", "--allowed", "--denied"],
+        &["audit", "--since", "soon"],
+        &["audit", "--until", "yesterday"],
+        &["audit", "--destination", "prod"],
+        &["audit", "--limit", "0"],
+        &["audit", "--json", "--ndjson"],
         &["completion", "tcsh"],
     ];
     for arguments in bad {

@@ -48,7 +48,7 @@ fn is_report(head: &Head) -> bool {
     matches!(head, Head::Direct(direct) if matches!(direct.word, Word::Report(_)))
 }
 
-fn arrives(link: LinkId, at: &str, (head, body): (Head, Bytes)) -> Event {
+pub(super) fn arrives(link: LinkId, at: &str, (head, body): (Head, Bytes)) -> Event {
     let frames = vec![receive(&BrokerName::parse(at).expect("a name"), head, body)];
     Event::LinkFrames { link, frames, ticket: Ticket(None) }
 }
@@ -68,7 +68,7 @@ impl Star {
         star
     }
 
-    fn link(&mut self, other: usize) {
+    pub(super) fn link(&mut self, other: usize) {
         self.links += 1;
         let link = LinkId(self.links);
         for (from, to) in [(0, other), (other, 0)] {
@@ -92,7 +92,7 @@ impl Star {
         self.pump();
     }
 
-    fn cut(&mut self, other: usize) {
+    pub(super) fn cut(&mut self, other: usize) {
         let (gone, left): (Vec<End>, Vec<End>) =
             self.ends.drain(..).partition(|end| end.from == other || end.to == other);
         self.ends = left;
@@ -103,7 +103,7 @@ impl Star {
     }
 
     /// Carries what waits, until nothing does.
-    fn pump(&mut self) {
+    pub(super) fn pump(&mut self) {
         loop {
             let mut idle = true;
             for at in 0..self.ends.len() {
@@ -129,7 +129,7 @@ impl Star {
     }
 
     /// What waits in one direction.
-    fn take_from(&mut self, from: usize, to: usize) -> (LinkId, Vec<(Head, Bytes)>) {
+    pub(super) fn take_from(&mut self, from: usize, to: usize) -> (LinkId, Vec<(Head, Bytes)>) {
         let end = self.ends.iter_mut().find(|end| (end.from, end.to) == (from, to)).expect("a link");
         let mut heads = Vec::new();
         while let Some(item) = end.reader.try_next() {
