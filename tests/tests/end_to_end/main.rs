@@ -24,10 +24,14 @@ mod mesh_faults;
 mod mesh_links;
 /// The mesh: guards, cancel, paging, reply queues, scopes and sessions over several brokers.
 mod mesh_requests;
+/// Numbers for Prometheus: exact counts, a valid page, and samples that ask for what there is.
+mod metrics;
 /// What a reloaded policy ends, and what scopes and hidden facts keep from whom.
 mod policy;
 /// What the command line says about policies: explain, diff, lint.
 mod policy_advice;
+/// policy.toml: edits by hand while the broker runs and while it does not, what is set aside, a full disk, tampering.
+mod policy_file;
 /// The broker as a process: stopping, secrets in logs and files, `ctl`.
 mod process;
 /// The life of a request, with nodes that answer exactly what the test says.
