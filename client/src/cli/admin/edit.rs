@@ -156,7 +156,7 @@ pub(super) fn is_in_doubt(error: &ClientError) -> bool {
     match error {
         ClientError::Lost(_) | ClientError::NoAnswer(_) | ClientError::Misunderstood(_) => true,
         ClientError::Refused(refused) => {
-            matches!(refused.code, Some(Code::Revoked | Code::HeartBeat | Code::SlowConsumer))
+            matches!(refused.code, Some(Code::Revoked | Code::Closed | Code::HeartBeat | Code::SlowConsumer))
         }
         ClientError::Connect(_) | ClientError::Unsettled(_) => false,
     }
