@@ -8,6 +8,8 @@ mod api;
 mod api_hostile;
 /// The audit log: what is on record, what is not, and whether it shows that it was touched.
 mod audit;
+/// The audit log over the network: who sees what of it, as text, within bounds.
+mod audit_network;
 /// Files that must not be taken: unknown settings, exposed secrets, expired certificates, corrupt keys.
 mod bad_files;
 /// What must not harm a broker: frames, handshakes, logins, headers, filters, facts. Each ERROR must arrive before the close.

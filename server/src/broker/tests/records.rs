@@ -150,10 +150,10 @@ fn what_an_admin_looks_at_is_on_record_too() {
     records(&mut house);
     for (what, body, about) in [
         ("audit", json!({ "user": "bob" }), "audit bob"),
-        ("show", json!({ "what": "users", "name": "bob" }), "users bob"),
+        ("show", json!({ "what": "users", "name": "bob" }), "show users bob"),
         ("history", json!({ "generation": "1.2" }), "history 1.2"),
         ("sessions", json!({}), "sessions"),
-        ("close", json!({ "session": 99, "reason": "left the team" }), "close session 99: left the team"),
+        ("close", json!({ "session": 99, "reason": "left the team" }), "session 99 of nobody: left the team"),
         ("authority", json!({}), "authority"),
         ("take", json!({ "reason": "noc1 is gone" }), "authority take: noc1 is gone"),
     ] {
