@@ -220,6 +220,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_protocol_document_lists_every_system_destination() {
+        let document = include_str!("../../docs/protocol.md");
+        for name in SYSTEM {
+            assert!(document.contains(&format!("| `/muster/{name}`")), "docs/protocol.md lacks {name}");
+        }
+    }
+
+    #[test]
     fn people_read_a_line_for_each() {
         let details = vec!["password changed".to_owned()];
         let change = Change { what: "user".into(), name: "bob".into(), how: How::Changed, details };

@@ -80,6 +80,7 @@ fn the_policy_makes_the_tour_work() {
     let report = init(&InitOptions::new(parent.path())).unwrap();
     let policy = policy::load(&report.dir.join("policy.toml")).unwrap();
     assert_eq!(lint(&policy).findings, []);
+    assert_eq!(policy.authority().map(BrokerName::as_str), Some("noc1"));
     let may = |user: &str, destination: &str| {
         let destination = Destination::parse(destination).unwrap();
         policy.allows(policy.user(user).unwrap(), Right::Write, &destination)
@@ -159,6 +160,7 @@ fn each_broker_of_a_cluster_has_all_it_needs_in_its_folder() {
         assert_eq!(config.listen.links, [SocketAddr::from(([127, 0, 0, 1], link))]);
         let policy = policy::load(&config.policy).unwrap();
         assert_eq!(policy.brokers().len(), 3);
+        assert_eq!(policy.authority().map(BrokerName::as_str), Some("noc1"), "the first one");
         let entry = &policy.brokers()[&BrokerName::parse(broker).unwrap()];
         assert_eq!(entry.link.as_ref().unwrap().to_string(), format!("127.0.0.1:{link}"));
         assert_eq!(entry.stomp[0].to_string(), format!("127.0.0.1:{stomp}"));

@@ -104,6 +104,9 @@ fn plain_messages_and_finds_that_are_allowed_are_not_on_record_commands_are() {
         (&admin["about"], &admin["destination"]),
         (&json!("acme write /topic/a.b.c"), &json!("/muster/admin.explain"))
     );
+    house.query(noc, "admin.show", "", json!({ "what": "users", "name": "acme" }));
+    let shown = records(&mut house);
+    assert_eq!(shown.last().map(|record| &record["about"]), Some(&json!("show users acme")));
 }
 
 #[test]
