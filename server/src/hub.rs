@@ -192,7 +192,7 @@ fn pass(errand: Errand, errands: &mpsc::Sender<Errand>) -> Option<Event> {
             (errand, Refusal::new(Code::Internal, "nobody works with files for this broker; its log says more"))
         }
     };
-    Some(Event::Done { errand: errand.id, outcome: errand.chore.refused(refusal).into() })
+    Some(Event::Done { errand: errand.id, outcome: Box::new(errand.chore.refused(refusal)) })
 }
 
 /// One structured log line. `tracing` wants field names at compile time, so every name that a note may use stands here.

@@ -1,6 +1,6 @@
 //! How is a broker put together? One straight function: policy, hub, listeners, control; then wait for a signal, drain, end.
 
-use crate::audit::Audit;
+use crate::audit::{self, Audit};
 use crate::broker::access::Policy;
 use crate::broker::errand::Edition;
 use crate::broker::event::Event;
@@ -39,6 +39,9 @@ use tokio::sync::{mpsc, watch};
 
 /// How long sessions may take to read what they were sent, once the broker is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long links may take to send what waits, then.
+const SEND: Duration = Duration::from_secs(1);
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -216,6 +219,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     }
     let (links, link_addresses) =
         start_links(config, (instance, incarnation), &shared.hub, policy_seen, &stopped).await?;
+    tokio::spawn(audit::tell_heads(shared.hub.clone(), stopped.clone()));
     let control = control::bind(&config.control).await.map_err(StartError::Control)?;
     let running = Arc::new(Running {
         shared,
@@ -412,6 +416,17 @@ impl Running {
         };
         if tokio::time::timeout(DRAIN, gone).await.is_err() {
             tracing::warn!(connections = self.gate.counts().0, "some connections did not end in time");
+        }
+        // While there is somebody to tell, and after the ends of sessions. What still waits when a link ends is dropped.
+        self.shared.hub.ask(|_| ()).await;
+        audit::tell_head(&self.shared.hub).await;
+        let sent = async {
+            while self.shared.hub.ask(|broker| broker.mesh().backlog()).await.is_some_and(|bytes| bytes > 0) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(SEND, sent).await.is_err() {
+            tracing::warn!("some links did not take what was to be said last");
         }
         // After the sessions: their last answers may still have had to cross a link.
         self.links.stop().await;

@@ -238,6 +238,7 @@ fn forward() -> impl Strategy<Value = Forward> {
         serial().prop_map(Load::Abort),
         serial().prop_map(Load::Cancel),
         announce().prop_map(|announce| Load::Announce(Box::new(announce))),
+        (any::<u64>(), text(), any::<u64>()).prop_map(|(n, hash, at)| Load::AuditHead(AuditHead { n, hash, at })),
         Just(Load::Unknown),
     ];
     (broker(), any::<([u64; 3], bool, u8)>(), vec(broker(), 0..4), load).prop_map(

@@ -11,7 +11,7 @@ use muster_protocol::error::Refusal;
 use muster_protocol::facts::{NodeDocument, Path};
 use muster_protocol::filter::Filter;
 use muster_protocol::frame::Headers;
-use muster_protocol::link::{Head, Hello, Neighbour};
+use muster_protocol::link::{AuditHead, Head, Hello, Neighbour};
 use muster_protocol::message::{BrokerName, NodeId, RequestId};
 use muster_protocol::policy::{AuthorityQuery, EditQuery, Generation, HistoryQuery, LintAnswer, ShowQuery};
 use muster_protocol::request::{ExplainQuery, State};
@@ -95,6 +95,8 @@ pub enum Event {
         /// What became of it.
         outcome: Box<Outcome>,
     },
+    /// The audit log of this broker ends there, on the disk: the other brokers are told.
+    AuditHead(AuditHead),
     /// The deadline that the broker asked for has come.
     Wake,
     /// The broker is stopping: everybody is told.

@@ -32,6 +32,7 @@ pub mod requests;
 mod send;
 pub mod sessions;
 pub mod subscriptions;
+mod witness;
 
 use access::{Policy, Right, User};
 use asks::Asks;
@@ -60,6 +61,7 @@ use sessions::Sessions;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use subscriptions::Subscriptions;
+use witness::Witness;
 
 /// Where the broker gets unguessable bits from: 64 at a time.
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
@@ -140,6 +142,8 @@ pub struct Broker {
     summary_due: u64,
     /// The routes that waiting requests were last looked at with.
     ways: u64,
+    /// The ends of audit logs, this broker's and the others'.
+    witness: Witness,
     notes: Vec<Note>,
     records: Vec<Record>,
     keeps_records: bool,
@@ -205,6 +209,7 @@ impl Broker {
             turns: VecDeque::new(),
             expiries: BTreeSet::new(),
             usage: Usage::default(),
+            witness: Witness::default(),
             notes: Vec::new(),
             records: Vec::new(),
             keeps_records: false,
@@ -227,6 +232,7 @@ impl Broker {
             }
             Event::Done { errand, outcome } => self.errand_done(errand, *outcome, now),
             Event::Wake => {}
+            Event::AuditHead(head) => self.tell_head(head, now),
             Event::Drain => self.drain(now),
         }
         self.expire(now);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::Refusal;
+use muster_protocol::link::AuditHead;
 use muster_protocol::message::{BrokerName, NodeId, RequestId, TARGET_ALL};
 use muster_protocol::policy::{Generation, Seal};
 use muster_protocol::request::State;
@@ -98,6 +99,16 @@ pub enum Record {
         address: Option<String>,
         /// Why.
         reason: String,
+    },
+    /// Where the audit log of another broker ends, as it says.
+    PeerHead {
+        /// The other broker.
+        peer: BrokerName,
+        /// The end, with the names that stand in the lines of that log.
+        head: AuditHead,
+        /// Why it cannot be that of the log that was heard of before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fault: Option<String>,
     },
     /// A policy holds from now on.
     PolicyLoaded {

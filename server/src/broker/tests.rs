@@ -3,6 +3,7 @@
 mod across;
 mod limits;
 mod records;
+mod witness;
 
 use super::access::Policy;
 use super::errand::{Amended, Chore, Errand, Outcome};

@@ -1,9 +1,11 @@
 //! What text does an edit make of a policy.toml? Comments, order and style of everything else stay as they are.
 
 mod edits;
+mod facts;
 mod list;
 mod outline;
 mod splice;
+mod written;
 
 use crate::broker::access::{Kind, Policy, PolicyError, Right, diff, never_matches, place};
 use edits::{additions, removals};
@@ -50,8 +52,10 @@ pub fn with_authority(text: &str, broker: &BrokerName) -> Result<String, Refusal
 /// change who has the authority.
 pub fn amended(before: &Policy, text: &str, query: &EditQuery, now: u64) -> Result<Amendment, Refusal> {
     let edit = &query.edit;
+    let lists = |policy: &Policy, broker: &BrokerName| policy.brokers().contains_key(broker);
     if let (Edit::BrokerRemove(broker), Some(authority)) = (edit, before.authority())
         && broker.name == authority.as_str()
+        && lists(before, authority)
     {
         return Err(moves_authority(authority));
     }
@@ -63,10 +67,14 @@ pub fn amended(before: &Policy, text: &str, query: &EditQuery, now: u64) -> Resu
     }
     let text = amend(text, edit)?;
     let policy = Policy::parse(&text).map_err(|error| no_policy(&error))?;
-    if let Some(authority) = before.authority() {
-        let listed = |policy: &Policy| policy.brokers().contains_key(authority);
-        if policy.authority() != Some(authority) || (listed(before) && !listed(&policy)) {
-            return Err(moves_authority(authority));
+    match (before.authority(), policy.authority()) {
+        (Some(old), Some(new)) if old == new && (lists(&policy, old) || !lists(before, old)) => {}
+        (None, None) => {}
+        (Some(authority), _) => return Err(moves_authority(authority)),
+        (None, Some(authority)) => {
+            let text =
+                format!("an edit cannot give the authority to {authority}; run `muster admin authority take` there");
+            return Err(bad_edit(text));
         }
     }
     if !query.force && has_admin(before, now) && !has_admin(&policy, now) {

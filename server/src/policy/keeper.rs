@@ -11,17 +11,16 @@ pub use alarms::Alarms;
 use super::history::history;
 use super::seal::Notary;
 use super::store::{Claim, Store};
-use crate::audit::Audit;
+use crate::audit;
 use crate::broker::access::Policy;
 use crate::broker::errand::{Adopted, Amended, Change, Chore, Edition, Errand, Outcome};
 use crate::broker::event::Event;
 use crate::broker::record::{EditionOf, Record};
 use crate::hub::Hub;
 use desk::{Desk, Seen, loaded};
-use muster_protocol::admin::AuditQuery;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::message::BrokerName;
-use muster_protocol::policy::{Generation, HistoryQuery};
+use muster_protocol::policy::Generation;
 use muster_protocol::tls::TlsError;
 use serde::Serialize;
 use serde_json::Value;
@@ -96,10 +95,10 @@ impl Keeper {
     ) -> Keeper {
         let (reloads, asked) = mpsc::channel(ERRANDS);
         let (alarms, audit) = (Alarms::default(), hub.audit().clone());
-        let store = setup.store.clone();
+        let (store, me) = (setup.store.clone(), setup.me.clone());
         let desk = Arc::new(Mutex::new(Desk::new(setup, alarms.clone(), audit)));
         let questions = Arc::new(Semaphore::new(QUESTIONS));
-        let task = Task { store, desk, hub, policy, waiting: Vec::new(), questions };
+        let task = Task { store, desk, hub, me, policy, waiting: Vec::new(), questions };
         tokio::spawn(task.run(errands, asked, beat));
         Keeper { reloads, alarms }
     }
@@ -133,6 +132,7 @@ struct Task {
     store: Store,
     desk: Arc<Mutex<Desk>>,
     hub: Hub,
+    me: BrokerName,
     policy: watch::Sender<Arc<Policy>>,
     /// Those who want to know what becomes of a text that the broker was told of.
     waiting: Vec<(Arc<str>, Waiter)>,
@@ -187,18 +187,24 @@ impl Task {
             }
             Chore::History(query) => {
                 let store = self.store.clone();
-                self.question(id, move || look_up(&store, &query)).await;
+                let found = async move {
+                    let found = spawn_blocking(move || history(&store, &query)).await;
+                    found.unwrap_or_else(|_| Err(fault())).and_then(|answer| json(&answer))
+                };
+                self.question(id, found).await;
             }
             Chore::Audit(query) => {
-                let audit = self.hub.audit().clone();
-                self.question(id, move || search(&audit, &query)).await;
+                let (audit, me) = (self.hub.audit().clone(), self.me.clone());
+                let found =
+                    async move { audit::answer(&audit, &query, me.as_str()).await.and_then(|found| json(&found)) };
+                self.question(id, found).await;
             }
         }
     }
 
     /// Tells the broker of an outcome, and of a new edition everybody else after it.
     async fn tell(&self, errand: u64, outcome: Outcome, edition: Option<Edition>, word: &'static str) {
-        self.hub.tell(Event::Done { errand, outcome: outcome.into() }).await;
+        self.hub.tell(Event::Done { errand, outcome: Box::new(outcome) }).await;
         let Some(Edition { seal, policy, .. }) = edition else { return };
         // Logins that were checked in between are weighed again by the broker when they open.
         self.policy.send_replace(policy);
@@ -213,17 +219,17 @@ impl Task {
     }
 
     /// A question to files, beside everything else.
-    async fn question(&self, errand: u64, ask: impl FnOnce() -> Result<Value, Refusal> + Send + 'static) {
+    async fn question(&self, errand: u64, asked: impl Future<Output = Result<Value, Refusal>> + Send + 'static) {
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
             let refusal = Refusal::new(Code::Busy, "too many look into files at once; try again").again_in(1000);
-            self.hub.tell(Event::Done { errand, outcome: Outcome::Fetched(Err(refusal)).into() }).await;
+            self.hub.tell(Event::Done { errand, outcome: Box::new(Outcome::Fetched(Err(refusal))) }).await;
             return;
         };
         let hub = self.hub.clone();
         tokio::spawn(async move {
-            let fetched = spawn_blocking(ask).await.unwrap_or_else(|_| Err(fault()));
+            let fetched = asked.await;
             drop(permit);
-            hub.tell(Event::Done { errand, outcome: Outcome::Fetched(fetched).into() }).await;
+            hub.tell(Event::Done { errand, outcome: Box::new(Outcome::Fetched(fetched)) }).await;
         });
     }
 
@@ -285,16 +291,8 @@ impl Task {
     }
 }
 
-fn look_up(store: &Store, query: &HistoryQuery) -> Result<Value, Refusal> {
-    let answer = history(store, query)?;
+fn json(answer: &impl Serialize) -> Result<Value, Refusal> {
     serde_json::to_value(answer).map_err(|error| Refusal::new(Code::Internal, error.to_string()))
-}
-
-fn search(_: &Audit, _: &AuditQuery) -> Result<Value, Refusal> {
-    Err(Refusal::new(
-        Code::Unsupported,
-        "the audit log cannot be looked into from here yet; use `musterd audit search`",
-    ))
 }
 
 fn fault() -> Refusal {

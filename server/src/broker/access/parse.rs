@@ -146,7 +146,9 @@ impl Reader<'_> {
         let name = values::broker(text.get_ref()).map_err(|fault| self.at(text, fault))?;
         if !brokers.is_empty() && !brokers.contains_key(&name) {
             let cause = format!("the authority `{name}` is not in the broker list");
-            return Err(self.at(text, fault(cause, format!("name a broker that is, or add [brokers.{name}]"))));
+            return Err(self.at(text, fault(cause, format!(
+                "add [brokers.{name}], or name one that is; with brokers that run, `muster admin authority take` moves it"
+            ))));
         }
         Ok(Some(name))
     }

@@ -51,25 +51,24 @@ impl<'t> List<'t> {
             return vec![Splice::cut(self.inside.clone())];
         }
         let mut cuts = Vec::new();
-        for place in gone.iter().filter(|place| **place < self.items.len()) {
-            let item = &self.items[*place];
-            let comma = comma(self.text, item.end);
-            let end = comma.map_or(item.end, |comma| comma + 1);
-            let (first, last) = (line_start(self.text, item.start), line_end(self.text, end));
-            let rest = self.text[end..last].trim();
-            let is_alone = self.text[first..item.start].trim().is_empty()
-                && (rest.is_empty() || rest.starts_with('#'))
-                && !self.text[item.end..end].contains('\n')
-                && self.inside.contains(&first)
-                && last <= self.inside.end;
-            if is_alone {
-                cuts.push(first..last);
-            } else if comma.is_some() {
-                let behind = blanks(self.text, end);
-                let is_end = behind == self.inside.end || self.text[behind..].starts_with(['\n', '\r']);
-                cuts.push(if is_end { blanks_before(self.text, item.start)..end } else { item.start..behind });
-            } else {
-                cuts.push(blanks_before(self.text, item.start)..item.end);
+        let mut done = 0;
+        for place in gone.iter().copied().filter(|place| *place < self.items.len()) {
+            if place < done {
+                continue;
+            }
+            if let Some((lines, next)) = self.whole_lines(place, gone) {
+                cuts.push(lines);
+                done = next;
+                continue;
+            }
+            let item = &self.items[place];
+            match comma(self.text, item.end).map(|comma| comma + 1) {
+                Some(end) => {
+                    let behind = blanks(self.text, end);
+                    let is_end = behind == self.inside.end || self.text[behind..].starts_with(['\n', '\r']);
+                    cuts.push(if is_end { blanks_before(self.text, item.start)..end } else { item.start..behind });
+                }
+                None => cuts.push(blanks_before(self.text, item.start)..item.end),
             }
         }
         // The comma behind what is the last item now, unless there was one behind the last, or there are lines in between.
@@ -124,6 +123,24 @@ impl<'t> List<'t> {
         };
         splices.push(Splice::new(at..at, lines));
         splices
+    }
+
+    /// The lines of an item and of those behind it, if all that stands there goes; and the item behind them.
+    fn whole_lines(&self, from: usize, gone: &BTreeSet<usize>) -> Option<(Range<usize>, usize)> {
+        let first = line_start(self.text, self.items[from].start);
+        if first < self.inside.start || !self.text[first..self.items[from].start].trim().is_empty() {
+            return None;
+        }
+        for place in (from..self.items.len()).take_while(|place| gone.contains(place)) {
+            let end = comma(self.text, self.items[place].end).map_or(self.items[place].end, |comma| comma + 1);
+            let last = line_end(self.text, end);
+            let rest = self.text[end..last].trim();
+            let is_end = rest.is_empty() || rest.starts_with('#');
+            if is_end && last <= self.inside.end && !self.text[self.items[place].end..end].contains('\n') {
+                return Some((first..last, place + 1));
+            }
+        }
+        None
     }
 
     fn has_lines(&self) -> bool {

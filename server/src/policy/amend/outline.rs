@@ -5,8 +5,10 @@
 //! A comment directly above a header, and one directly below the last field, belong to that table; what a blank line
 //! parts from it does not, nor does what the file begins with.
 
+use super::bad_edit;
 use super::list::List;
 use super::splice::Splice;
+use muster_protocol::error::Refusal;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use toml_edit::{Document, InlineTable, Item, Key, Table, Value};
@@ -121,7 +123,7 @@ impl<'d> Outline<'d> {
             for (nth, entry) in section.entries.iter().enumerate() {
                 if let (true, Some(table)) = (entry.path == rest, entry.value.as_inline_table()) {
                     return Some(Body::Inline(table));
-                } else if entry.path.starts_with(rest) {
+                } else if entry.path.len() > rest.len() && entry.path.starts_with(rest) {
                     let prefix = entry.path[..rest.len()].to_vec();
                     last = Some(Body::Dotted { section: place, entry: nth, prefix });
                 } else if let Some(body) = inner(entry, rest) {
@@ -182,18 +184,20 @@ impl<'d> Outline<'d> {
         splices
     }
 
-    /// A new table in another one, such as a user in `users`: after the last of its kind, else at the end of the text.
-    pub(super) fn add_table(&self, kind: &str, name: &str, fields: Vec<Field>) -> Vec<Splice> {
+    /// A new table in another one, such as a user in `users`: after the last of its kind, else at the end of the text. Where its
+    /// kind is not written with headers it becomes a field beside the others.
+    pub(super) fn add_table(&self, kind: &str, name: &str, fields: Vec<Field>) -> Result<Vec<Splice>, Refusal> {
         let is_below = |section: &Section<'_>| section.path.len() > 1 && section.path[0] == kind;
         let last = self.named().filter(|(_, section)| is_below(section)).last().map(|(place, _)| place);
         let header = format!("[{}.{}]", key(kind), key(name));
         match (last, self.body(&[kind])) {
-            (Some(_), _) | (None, None) => vec![self.section(last, &header, &fields)],
+            (None, None) if self.holds(kind) => Err(is_no_table(kind)),
+            (Some(_), _) | (None, None) => Ok(vec![self.section(last, &header, &fields)]),
             // `[users]` alone.
             (None, Some(Body::Section(place))) if self.sections[place].entries.is_empty() => {
-                vec![self.section(Some(place), &header, &fields)]
+                Ok(vec![self.section(Some(place), &header, &fields)])
             }
-            (None, Some(body)) => self.insert(&body, &[(name.to_owned(), inline(fields))]),
+            (None, Some(body)) => Ok(self.insert(&body, &[(name.to_owned(), inline(fields))])),
         }
     }
 
@@ -248,13 +252,15 @@ impl<'d> Outline<'d> {
     }
 
     /// A new member of an array of tables: after the last one, else at the end of the text.
-    pub(super) fn add_element(&self, kind: &str, fields: Vec<Field>) -> Vec<Splice> {
-        if let Some(list) = self.value(&[kind]).and_then(Value::as_array).and_then(|it| List::of_array(self.text, it)) {
-            return list.append(&[inline(fields).to_string()]);
+    pub(super) fn add_element(&self, kind: &str, fields: Vec<Field>) -> Result<Vec<Splice>, Refusal> {
+        if let Some(list) = self.value(&[kind]).and_then(Value::as_array).and_then(|array| self.list(array)) {
+            return Ok(list.append(&[inline(fields).to_string()]));
         }
         let of_kind = |section: &Section<'_>| section.is_element && section.path == [kind];
-        let last = self.sections.iter().rposition(of_kind);
-        vec![self.section(last, &format!("[[{}]]", key(kind)), &fields)]
+        match self.sections.iter().rposition(of_kind) {
+            None if self.holds(kind) => Err(is_no_table(kind)),
+            last => Ok(vec![self.section(last, &format!("[[{}]]", key(kind)), &fields)]),
+        }
     }
 
     /// A field above all tables, after those that are there.
@@ -271,6 +277,11 @@ impl<'d> Outline<'d> {
     /// An array of the text as a list.
     pub(super) fn list(&self, array: &toml_edit::Array) -> Option<List<'d>> {
         List::of_array(self.text, array)
+    }
+
+    /// Whether something has this name, whatever it is.
+    fn holds(&self, name: &str) -> bool {
+        self.sections.iter().any(|section| section.path.first() == Some(&name)) || self.has(&[name])
     }
 
     fn named(&self) -> impl Iterator<Item = (usize, &Section<'d>)> {
@@ -478,6 +489,10 @@ pub(super) fn indent(text: &str, at: usize) -> &str {
 /// How lines of a text end.
 pub(super) fn newline(text: &str) -> &'static str {
     if text.split_once('\n').is_some_and(|(first, _)| first.ends_with('\r')) { "\r\n" } else { "\n" }
+}
+
+fn is_no_table(kind: &str) -> Refusal {
+    bad_edit(format!("`{kind}` is written as something else; correct the file"))
 }
 
 fn dotted(prefix: &[&str], name: &str) -> String {

@@ -4,7 +4,7 @@ use crate::policy::begin::begin;
 use crate::policy::ca::{Ca, MADE, made, name};
 use crate::policy::store::{Slot, Toml};
 use muster_protocol::policy::{
-    CollectiveFields, Edit, EditQuery, HistoryAnswer, Made, Named, RevertTo, Seal, WholeText,
+    CollectiveFields, Edit, EditQuery, HistoryAnswer, HistoryQuery, Made, Named, RevertTo, Seal, WholeText,
 };
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -119,7 +119,7 @@ impl House {
     }
 
     async fn edit(&mut self, edit: Edit) -> Result<Amended, Refusal> {
-        self.amend(Change::Edit(query(edit).into())).await
+        self.amend(Change::Edit(Box::new(query(edit)))).await
     }
 
     async fn adopt(&mut self, seal: Seal, text: &str, set_aside: bool) -> Result<Adopted, Refusal> {

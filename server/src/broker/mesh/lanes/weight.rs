@@ -26,6 +26,7 @@ fn load(load: &Load) -> usize {
         Load::Message(message) => letter(message),
         Load::Prepare(prepare) => letter(&prepare.letter),
         Load::Announce(announce) => value(&announce.facts) + announce.classes.iter().map(String::len).sum::<usize>(),
+        Load::AuditHead(head) => head.hash.len() + ENTRY,
         Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => 0,
     }
 }
