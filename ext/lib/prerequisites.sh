@@ -158,6 +158,27 @@ need_ruby_stomp() {
     install "the tests with Debian's ruby-stomp need it" ruby ruby-stomp
 }
 
+# need_promtool: sets $promtool to Prometheus's checker. Of Debian's package the program alone is unpacked beside the build:
+# installed, the package would start a Prometheus on this machine.
+# shellcheck disable=SC2034  # for whoever sources this
+need_promtool() {
+    local folder="$target/prometheus"
+    promtool="$(command -v promtool || true)"
+    [ -z "$promtool" ] || return 0
+    promtool="$folder/usr/bin/promtool"
+    "$promtool" --version >/dev/null 2>&1 && return 0
+    { command -v apt-get && command -v dpkg-deb; } >/dev/null \
+        || fail "promtool is needed, Prometheus's checker: install it as its home page says, and then run this again"
+    say "Unpacking promtool into $folder"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    if ! packages_available prometheus && may_install; then apt_refresh; fi
+    (cd "$folder" && apt-get -o APT::Sandbox::User=root download -qq prometheus </dev/null \
+        && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb) \
+        || fail "apt-get could not download prometheus; its message is above"
+    "$promtool" --version >/dev/null || fail "$promtool does not run; its message is above"
+}
+
 # wait_until SECONDS COMMAND…: polls; false when the time is over.
 wait_until() {
     local limit="$1" end

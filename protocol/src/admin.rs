@@ -15,7 +15,7 @@ pub struct SessionsQuery {
     pub kind: Option<String>,
     /// Connections that are over, the newest first, instead of those that are open.
     pub closed: bool,
-    /// Those after this one: `next` of the page before.
+    /// Those after the session of this number: `next` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
     /// At most so many, up to [`crate::policy::PAGE_MOST`].

@@ -20,6 +20,7 @@ use crate::broker::event::Event;
 use crate::broker::record::Record;
 use crate::config::AuditConfig;
 use crate::hub::Hub;
+use crate::metrics::Written;
 use muster_protocol::link::AuditHead;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -172,6 +173,17 @@ impl Audit {
     /// How often the other brokers are told where it ends; nothing: never.
     fn heads(&self) -> Option<Duration> {
         self.0.as_ref().map(|desk| desk.heads).filter(|every| !every.is_zero())
+    }
+
+    /// The same for metrics; `None` if there is no audit log.
+    pub fn written(&self) -> Option<Written> {
+        let counts = &self.0.as_ref()?.counts;
+        Some(Written {
+            written: counts.written.load(Ordering::Relaxed),
+            lost: counts.lost.load(Ordering::Relaxed),
+            waiting: counts.waiting.load(Ordering::Relaxed),
+            failing: lock(&counts.error).is_some(),
+        })
     }
 
     /// Writes what was told before, brings it to the disk, and ends; within a bounded time.

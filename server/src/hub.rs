@@ -1,14 +1,20 @@
 //! Who owns the broker? One task. Others tell it events or ask it questions; it waits for nobody, so it cannot deadlock.
 
+mod pulse;
+
+pub use pulse::{BOUNDS, Beat};
+
 use crate::audit::Audit;
 use crate::broker::Broker;
 use crate::broker::errand::Errand;
 use crate::broker::event::{Event, Now};
 use crate::broker::note::{Note, Weight};
 use muster_protocol::error::{Code, Refusal};
+use pulse::Pulse;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -34,6 +40,7 @@ pub struct Hub {
     queue: mpsc::Sender<Told>,
     clock: Clock,
     audit: Audit,
+    pulse: Arc<Pulse>,
 }
 
 /// Monotonic and Unix time, read in one place.
@@ -76,7 +83,9 @@ impl Hub {
         if audit.is_on() {
             broker.keep_records();
         }
-        (Hub { queue, clock, audit: audit.clone() }, tokio::spawn(run(broker, told, clock, audit, errands)))
+        let pulse = Arc::new(Pulse::default());
+        let task = tokio::spawn(run(broker, told, clock, audit.clone(), errands, pulse.clone()));
+        (Hub { queue, clock, audit, pulse }, task)
     }
 
     /// A hub without a broker: a test hears what it is told.
@@ -91,7 +100,7 @@ impl Hub {
                 }
             }
         });
-        (Hub { queue, clock: Clock::start(), audit: Audit::off() }, heard)
+        (Hub { queue, clock: Clock::start(), audit: Audit::off(), pulse: Arc::default() }, heard)
     }
 
     /// Tells the broker what happened; waits while it is busy. False if it has stopped.
@@ -120,6 +129,11 @@ impl Hub {
         self.clock
     }
 
+    /// How it does; no question is asked for that.
+    pub fn pulse(&self) -> Beat {
+        self.pulse.beat(self.queue.max_capacity() - self.queue.capacity())
+    }
+
     /// Where decisions go on record, also those of others than the broker.
     pub fn audit(&self) -> &Audit {
         &self.audit
@@ -132,6 +146,7 @@ async fn run(
     clock: Clock,
     audit: Audit,
     errands: mpsc::Sender<Errand>,
+    pulse: Arc<Pulse>,
 ) {
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let mut bits = move || rng.next_u64();
@@ -161,11 +176,12 @@ async fn run(
             }
             None => told.recv().await,
         };
+        let started = Instant::now();
         match next {
             Some(Told::Event(event)) => {
-                let started = Instant::now();
                 broker.handle(event, clock.now(), &mut bits);
                 let took = started.elapsed();
+                pulse.event(took);
                 if took > SLOW {
                     tracing::debug!(us = took.as_micros() as u64, "an event took longer than 2 ms");
                 }
@@ -178,6 +194,7 @@ async fn run(
             Some(Told::Question(question)) => question(&broker),
             Some(Told::Stop) | None => return,
         }
+        pulse.busy(started.elapsed());
     }
 }
 
@@ -192,7 +209,7 @@ fn pass(errand: Errand, errands: &mpsc::Sender<Errand>) -> Option<Event> {
             (errand, Refusal::new(Code::Internal, "nobody works with files for this broker; its log says more"))
         }
     };
-    Some(Event::Done { errand: errand.id, outcome: Box::new(errand.chore.refused(refusal)) })
+    Some(Event::Done { errand: errand.id, outcome: errand.chore.refused(refusal).into() })
 }
 
 /// One structured log line. `tracing` wants field names at compile time, so every name that a note may use stands here.

@@ -12,6 +12,7 @@ pub mod intake;
 pub mod links;
 pub mod listener;
 pub mod login;
+pub mod metrics;
 pub mod passwd;
 pub mod policy;
 pub mod server;

@@ -5,6 +5,7 @@ use crate::broker::access::Policy;
 use crate::broker::errand::Edition;
 use crate::broker::event::Event;
 use crate::broker::nodes::Memory;
+use crate::broker::outbox::Expired;
 use crate::broker::record::Record;
 use crate::broker::{Broker, Settings};
 use crate::cluster_key::{ClusterKey, KeyError};
@@ -15,6 +16,7 @@ use crate::instance::{self, InstanceError};
 use crate::links::{self, Alarm, LinkError, LinkTls, Links, Me, Setup};
 use crate::listener::{self, Caps, Gate, Speaks};
 use crate::login::Logins;
+use crate::metrics::{self, Parts};
 use crate::policy::begin::{BeginError, Begun, begin};
 use crate::policy::keeper::{self, Keeper, ReloadError, Reloaded};
 use crate::policy::seal::Notary;
@@ -106,6 +108,8 @@ pub struct Running {
     instance: u64,
     keeper: Keeper,
     certificate: PathBuf,
+    /// When the one that was loaded ends, Unix seconds.
+    certificate_until: Option<i64>,
     addresses: Vec<SocketAddr>,
     link_addresses: Vec<SocketAddr>,
     started: Instant,
@@ -157,6 +161,7 @@ fn tokens(config: &Config) -> Result<Tokens, KeyError> {
 pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     let server_tls = tls::server_config(&config.tls.certificate, &config.tls.key)?;
     let tokens = tokens(config)?;
+    let certificate_until = tls::valid_until(&config.tls.certificate).ok();
     let state = &config.broker.state_dir;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -195,8 +200,14 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         headers: limits.max_headers,
         body: limits.max_frame.saturating_sub(head + 1),
     };
-    let shared =
-        Arc::new(Shared { name: config.broker.name.clone(), hub, logins, limits: frames, outbox: limits.outbox });
+    let shared = Arc::new(Shared {
+        name: config.broker.name.clone(),
+        hub,
+        logins,
+        limits: frames,
+        outbox: limits.outbox,
+        expired: Expired::default(),
+    });
     let gate = Gate::new(Caps {
         pending: limits.pending,
         pending_per_address: limits.pending_per_address,
@@ -228,6 +239,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         instance,
         keeper,
         certificate: config.tls.certificate.clone(),
+        certificate_until,
         addresses,
         link_addresses,
         started: Instant::now(),
@@ -402,6 +414,22 @@ impl Running {
             "certificate_valid_until": valid_until.and_then(|s| jiff::Timestamp::from_second(s).ok()).map(|t| t.to_string()),
             "state": broker.await.unwrap_or(Value::Null),
         })
+    }
+
+    /// Numbers for Prometheus, in its text format ([`metrics::CONTENT_TYPE`]).
+    pub async fn metrics(&self) -> String {
+        let shared = &self.shared;
+        let parts = Parts {
+            name: &shared.name,
+            started: self.started,
+            hub: &shared.hub,
+            gate: &self.gate,
+            logins: &shared.logins,
+            expired: &shared.expired,
+            links: &self.links,
+            certificate_until: self.certificate_until,
+        };
+        metrics::render(&metrics::collect(parts).await)
     }
 
     /// Stops accepting, tells everybody, waits a bounded time until they are gone.

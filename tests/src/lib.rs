@@ -8,6 +8,7 @@ pub mod agent;
 pub mod broker;
 pub mod cluster;
 pub mod crew;
+pub mod exposition;
 pub mod link;
 pub mod made;
 pub mod muster;

@@ -178,6 +178,16 @@ impl Inquiries {
         self.open.values().filter(|inquiry| inquiry.asker.session == session).count()
     }
 
+    /// How many questions are open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// A question that wants to be looked at, at `now` (monotonic ms).
     pub fn due(&self, now: u64) -> Option<u64> {
         self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, serial)| *serial)

@@ -32,6 +32,7 @@ pub mod requests;
 mod send;
 pub mod sessions;
 pub mod subscriptions;
+pub mod tally;
 mod witness;
 
 use access::{Policy, Right, User};
@@ -53,6 +54,7 @@ use nodes::{Memory, Nodes};
 use note::{Note, Weight};
 use outbox::Item;
 use outcomes::Outcomes;
+use oversight::{Listing, Past};
 use queues::Queues;
 use record::Record;
 use relay::Order;
@@ -61,6 +63,7 @@ use sessions::Sessions;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use subscriptions::Subscriptions;
+use tally::Tally;
 use witness::Witness;
 
 /// Where the broker gets unguessable bits from: 64 at a time.
@@ -93,8 +96,16 @@ pub struct Settings {
 /// What was counted since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
+    /// Sessions opened.
+    pub opened: u64,
+    /// Sessions not opened although the credentials were right: a limit, a newer session, a policy that had changed.
+    pub turned_away: u64,
     /// Requests accepted.
     pub requests: u64,
+    /// Requests refused when they came.
+    pub requests_refused: u64,
+    /// Requests that were accepted and then stopped before anything was delivered: a guard, missing brokers, a cancel.
+    pub requests_stopped: u64,
     /// Replies passed on.
     pub replies: u64,
     /// Replies from nodes that were not asked, second replies, replies to queues that are gone.
@@ -129,12 +140,17 @@ pub struct Broker {
     moves: Moves,
     queues: Queues,
     counters: Counters,
+    tally: Tally,
+    /// Since when the policy in force is, Unix ms.
+    policy_since: u64,
     lanes: HashMap<LaneId, Lane>,
     turns: VecDeque<LaneId>,
     /// When sessions end because their user expires, monotonic ms.
     expiries: BTreeSet<(u64, SessionId)>,
     /// What users do and have done here, for the limits.
     usage: Usage,
+    /// The last sessions that are over.
+    past: Past,
     /// Reports of other brokers to acknowledge at the end of this event: all up to a number.
     acknowledge: BTreeMap<(BrokerName, RequestKey), u64>,
     /// What of the nodes was last told to the mesh, and when it may be told again, monotonic ms.
@@ -161,6 +177,8 @@ enum LaneId {
 enum Work {
     Input(Input),
     Order(Box<Order>),
+    /// A list of sessions that goes on.
+    List(Box<Listing>),
     /// A guarded request that may be delivered.
     Deliver(Key),
 }
@@ -183,6 +201,7 @@ impl Broker {
         mesh.set_list(policy.brokers().keys().cloned(), 0);
         // Said from the start: while nothing is known of this life, everything is sent here.
         mesh.set_interest(BTreeSet::new());
+        let policy_since = settings.born;
         Broker {
             nodes: Nodes::new(settings.name.as_str(), settings.memory),
             editions: Editions::new(settings.name.clone(), edition),
@@ -205,11 +224,14 @@ impl Broker {
             requests: Requests::default(),
             queues: Queues::default(),
             counters: Counters::default(),
+            tally: Tally::default(),
+            policy_since,
             lanes: HashMap::new(),
             turns: VecDeque::new(),
             expiries: BTreeSet::new(),
             usage: Usage::default(),
             witness: Witness::default(),
+            past: Past::default(),
             notes: Vec::new(),
             records: Vec::new(),
             keeps_records: false,
@@ -273,6 +295,11 @@ impl Broker {
         &self.access
     }
 
+    /// Since when it is, Unix ms.
+    pub fn policy_since(&self) -> u64 {
+        self.policy_since
+    }
+
     /// The registry.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
@@ -291,6 +318,21 @@ impl Broker {
     /// Requests of this broker's sessions under way.
     pub fn requests_under_way(&self) -> usize {
         self.asks.len()
+    }
+
+    /// Requests of which nodes of this broker owe an answer, whoever asked.
+    pub fn requests_owed(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Questions that wait for other brokers.
+    pub fn inquiries_open(&self) -> usize {
+        self.inquiries.len()
+    }
+
+    /// Sessions, and callers of other brokers, whose work waits for its turn.
+    pub fn lanes_waiting(&self) -> usize {
+        self.lanes.len()
     }
 
     /// The mesh for people and programs.
@@ -339,6 +381,7 @@ impl Broker {
                         self.input(&id, input, now, random)
                     }
                     Work::Order(order) => self.order(*order, now),
+                    Work::List(listing) => (self.list_on(listing, now), None),
                     Work::Deliver(key) => (1, self.release(key, now)),
                 }
             } else {
@@ -410,7 +453,7 @@ impl Broker {
         answer: Option<(Option<RequestId>, Destination)>,
         now: Now,
     ) {
-        self.counters.refused += 1;
+        self.count_refusal(refusal.code);
         let user = self.sessions.get(id).map(|s| s.user.name.to_string()).unwrap_or_default();
         let note = Note::new(Weight::Info, "refused")
             .with("user", user)

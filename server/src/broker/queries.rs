@@ -33,7 +33,7 @@ const GONE_MOST: usize = 1_000;
 const PARSED_MOST: usize = 64;
 
 /// Bytes of facts after which a page ends, so that no answer fills an outbox, or the head of a frame.
-const PAGE_BYTES: usize = 256 * 1024;
+pub(super) const PAGE_BYTES: usize = 256 * 1024;
 
 impl Broker {
     /// A SEND to a system destination; what it cost.
@@ -63,7 +63,7 @@ impl Broker {
             Purpose::History(query) => self.fetch(asker, Chore::History(query)),
             Purpose::Audit(query) => self.fetch(asker, Chore::Audit(query)),
             Purpose::Sessions(query) => self.show_sessions(&asker, &user, &query, now),
-            Purpose::Close(query) => self.close_for(&asker, &query, now),
+            Purpose::Close(query) => self.close_for(&asker, &user, &query, now),
             Purpose::Mesh => {
                 let mut answer = self.mesh_answer();
                 if user.scope.is_some() {
@@ -213,7 +213,7 @@ impl Broker {
     /// A question that was taken is refused after all.
     pub(super) fn refuse_asker(&mut self, asker: &Asker, refusal: Refusal, now: Now) {
         if asker.request.is_some() {
-            self.counters.refused += 1;
+            self.count_refusal(refusal.code);
             self.record_refusal(asker.session, None, asker.request.clone(), &refusal);
             self.put_refusal(&asker.queue, asker.request.as_ref(), &refusal, None, now);
         } else {
@@ -450,7 +450,7 @@ impl Broker {
 }
 
 /// Whether one more is within what an answer may hold, so that it fits into a frame of a link. `bytes` counts.
-fn within_page(bytes: &mut usize, more: &impl Serialize) -> bool {
+pub(super) fn within_page(bytes: &mut usize, more: &impl Serialize) -> bool {
     *bytes += json_bytes(more).len();
     *bytes <= PAGE_BYTES
 }

@@ -78,10 +78,11 @@ impl Broker {
             }
             Purpose::Authority => (What::Admin, Some("authority".to_owned()), None),
             Purpose::Take(query) => (What::Admin, Some(because("authority take", &query.reason)), None),
-            Purpose::Sessions(query) => (What::Admin, Some(named("sessions", query.user.as_ref())), None),
-            Purpose::Close(query) => {
-                (What::Admin, Some(because(&format!("close session {}", query.session), &query.reason)), None)
+            Purpose::Sessions(query) => {
+                let about = if query.closed { "closed sessions" } else { "sessions" };
+                (What::Admin, Some(named(about, query.user.as_ref())), None)
             }
+            Purpose::Close(query) => (What::Admin, Some(self.about_close(query)), None),
             Purpose::Audit(query) => (What::Admin, Some(named("audit", query.user.as_ref())), None),
             _ => return None,
         };

@@ -194,7 +194,7 @@ impl Broker {
     }
 
     fn refuse_order(&mut self, order: &Refused, refusal: &Refusal, now: Now) {
-        self.counters.refused += 1;
+        self.count_refusal(refusal.code);
         let Refused { origin, instance, caller, what, destination, request, target } = order;
         let note = Note::new(Weight::Info, "refused for another broker").with("user", caller).with("broker", origin);
         let note = note.with("destination", destination);

@@ -2,6 +2,7 @@
 
 mod across;
 mod limits;
+mod oversight;
 mod records;
 mod witness;
 

@@ -204,7 +204,7 @@ impl Task {
 
     /// Tells the broker of an outcome, and of a new edition everybody else after it.
     async fn tell(&self, errand: u64, outcome: Outcome, edition: Option<Edition>, word: &'static str) {
-        self.hub.tell(Event::Done { errand, outcome: Box::new(outcome) }).await;
+        self.hub.tell(Event::Done { errand, outcome: outcome.into() }).await;
         let Some(Edition { seal, policy, .. }) = edition else { return };
         // Logins that were checked in between are weighed again by the broker when they open.
         self.policy.send_replace(policy);
@@ -222,14 +222,14 @@ impl Task {
     async fn question(&self, errand: u64, asked: impl Future<Output = Result<Value, Refusal>> + Send + 'static) {
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
             let refusal = Refusal::new(Code::Busy, "too many look into files at once; try again").again_in(1000);
-            self.hub.tell(Event::Done { errand, outcome: Box::new(Outcome::Fetched(Err(refusal))) }).await;
+            self.hub.tell(Event::Done { errand, outcome: Outcome::Fetched(Err(refusal)).into() }).await;
             return;
         };
         let hub = self.hub.clone();
         tokio::spawn(async move {
             let fetched = asked.await;
             drop(permit);
-            hub.tell(Event::Done { errand, outcome: Box::new(Outcome::Fetched(fetched)) }).await;
+            hub.tell(Event::Done { errand, outcome: Outcome::Fetched(fetched).into() }).await;
         });
     }
 

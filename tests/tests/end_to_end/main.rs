@@ -24,6 +24,8 @@ mod mesh_faults;
 mod mesh_links;
 /// The mesh: guards, cancel, paging, reply queues, scopes and sessions over several brokers.
 mod mesh_requests;
+/// Numbers for Prometheus: exact counts, a valid page, and samples that ask for what there is.
+mod metrics;
 /// What a reloaded policy ends, and what scopes and hidden facts keep from whom.
 mod policy;
 /// What the command line says about policies: explain, diff, lint.

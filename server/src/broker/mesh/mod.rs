@@ -161,6 +161,16 @@ impl Mesh {
         &self.summaries
     }
 
+    /// The brokers of the policy, without this one.
+    pub fn list(&self) -> &BTreeSet<BrokerName> {
+        &self.list
+    }
+
+    /// How long a ping took over each link that is up, ms, once that is known.
+    pub fn round_trips(&self) -> impl Iterator<Item = (&BrokerName, Option<u64>)> {
+        self.neighbours.iter().map(|(name, link)| (name, link.rtt))
+    }
+
     /// What was counted.
     pub fn counters(&self) -> Counters {
         self.counters

@@ -280,9 +280,8 @@ fn remove(outline: &Outline<'_>, what: &str, name: &str) -> Splices {
 /// A field of a group that is to be there.
 fn take_out(outline: &Outline<'_>, group: &str, field: &str, what: &str) -> Splices {
     present(outline, "group", group)?;
-    let path = ["groups", group, field];
-    if outline.has(&path) {
-        Ok(outline.remove(&path))
+    if outline.has(&["groups", group, field]) {
+        Ok(outline.remove_fields(&["groups", group], &[field]))
     } else {
         Err(bad_edit(format!("the group `{}` has no {what}; nothing to remove", shorten(group))))
     }
@@ -322,7 +321,6 @@ fn unset(
     known: &[&str],
     given: &BTreeSet<String>,
 ) -> Splices {
-    let mut splices = Vec::new();
     for name in names {
         if !known.contains(&name.as_str()) {
             let known = known.join(", ");
@@ -331,9 +329,9 @@ fn unset(
         if given.contains(name) {
             return Err(bad_edit(format!("`{name}` is both set and unset; do one of the two")));
         }
-        splices.extend(outline.remove(&within(path, name)));
     }
-    Ok(splices)
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Ok(if names.is_empty() { Vec::new() } else { outline.remove_fields(path, &names) })
 }
 
 /// Takes the texts for which `is_gone` holds out of a list, if it is one.

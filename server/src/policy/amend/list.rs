@@ -46,7 +46,7 @@ impl<'t> List<'t> {
 
     /// Takes items out, each with its comma and, if it has lines of its own, with what stands behind it there.
     pub(super) fn remove(&self, gone: &BTreeSet<usize>) -> Vec<Splice> {
-        let kept = (0..self.items.len()).filter(|place| !gone.contains(place)).next_back();
+        let kept = (0..self.items.len()).rfind(|place| !gone.contains(place));
         if kept.is_none() && !self.has_lines() {
             return vec![Splice::cut(self.inside.clone())];
         }
@@ -81,6 +81,11 @@ impl<'t> List<'t> {
             cuts.push(blanks_before(self.text, comma)..blanks(self.text, comma + 1));
         }
         cuts.into_iter().map(Splice::cut).collect()
+    }
+
+    /// Writes another item in place of one.
+    pub(super) fn replace(&self, place: usize, item: String) -> Option<Splice> {
+        Some(Splice::new(self.items.get(place)?.clone(), item))
     }
 
     /// Adds items at the end.

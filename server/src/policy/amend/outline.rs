@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use toml_edit::{Document, InlineTable, Item, Key, Table, Value};
 
+/// What some editors write at the beginning of a file.
+const MARK: char = '\u{feff}';
+
 /// Names from the root of the text to a table or field.
 pub(super) type Path<'p> = [&'p str];
 
@@ -79,14 +82,17 @@ impl<'d> Outline<'d> {
 
     /// Whether there is anything at this path, or below it.
     pub(super) fn has(&self, path: &Path<'_>) -> bool {
-        self.sections.iter().any(|section| !section.is_element && section.path.starts_with(path))
-            || self.found(path, &mut |_, _| ())
+        let mut any = self.named().any(|(_, section)| section.path.starts_with(path));
+        if !any {
+            self.each_below(path, &mut |_, _| any = true);
+        }
+        any
     }
 
     /// The value at exactly this path, if it is one.
     pub(super) fn value(&self, path: &Path<'_>) -> Option<&'d Value> {
         let mut value = None;
-        self.found(path, &mut |rest, found| {
+        self.each_below(path, &mut |rest, found| {
             if rest.is_empty() {
                 value = Some(found);
             }
@@ -106,9 +112,18 @@ impl<'d> Outline<'d> {
         }
     }
 
-    /// Every value at a path and below it, with the rest of its path.
+    /// Every value at a path and below it, with the rest of its path. An inline table is one value.
     pub(super) fn each_below(&self, path: &Path<'_>, visit: &mut impl FnMut(&Path<'d>, &'d Value)) {
-        self.found(path, visit);
+        for (_, section) in self.named() {
+            if let Some(rest) = below(&section.path, path) {
+                for entry in &section.entries {
+                    let whole: Vec<&str> = rest.iter().chain(&entry.path).copied().collect();
+                    visit(&whole, entry.value);
+                }
+            } else if let Some(rest) = path.strip_prefix(section.path.as_slice()) {
+                section.entries.iter().for_each(|entry| seek(entry, rest, visit));
+            }
+        }
     }
 
     /// How the table at a path is written; `None` if there is none with a field or a header of its own.
@@ -182,6 +197,36 @@ impl<'d> Outline<'d> {
             }
         }
         splices
+    }
+
+    /// Takes fields out of a table. One that stood in dotted keys alone is left as `NAME = {}`: without fields it is still there.
+    pub(super) fn remove_fields(&self, table: &Path<'_>, names: &[&str]) -> Vec<Splice> {
+        let goes = |path: &Path<'_>| path.first().is_some_and(|name| names.contains(name));
+        let mut stays = self.named().filter_map(|(_, section)| below(&section.path, table)).any(|rest| !goes(rest));
+        self.each_below(table, &mut |rest, _| stays |= !goes(rest));
+        let all = || names.iter().flat_map(|name| self.remove(&[table, &[*name]].concat())).collect();
+        match self.body(table) {
+            Some(Body::Dotted { section, prefix, .. }) if !stays => {
+                let mut splices: Vec<Splice> = all();
+                let first = self.sections[section].entries.iter().find(|entry| entry.path.starts_with(&prefix));
+                splices.extend(first.map(|entry| {
+                    let at = self.line_start(entry.key);
+                    let line = format!("{}{} = {{}}{}", self.indent(entry.key), keys(&prefix), self.newline());
+                    Splice::new(at..at, line)
+                }));
+                splices
+            }
+            Some(Body::InlineDotted { table, prefix }) if !stays => {
+                let entries = inline_fields(table);
+                let mut gone: BTreeSet<usize> =
+                    (0..entries.len()).filter(|nth| entries[*nth].path.starts_with(&prefix)).collect();
+                let (Some(first), Some(list)) = (gone.pop_first(), self.braces(table, &entries)) else { return all() };
+                let mut splices = list.remove(&gone);
+                splices.extend(list.replace(first, format!("{} = {{}}", keys(&prefix))));
+                splices
+            }
+            _ => all(),
+        }
     }
 
     /// A new table in another one, such as a user in `users`: after the last of its kind, else at the end of the text. Where its
@@ -288,23 +333,6 @@ impl<'d> Outline<'d> {
         self.sections.iter().enumerate().filter(|(_, section)| !section.is_element)
     }
 
-    /// Visits the values at a path and below it, with the rest of their paths; whether there was any.
-    fn found(&self, path: &Path<'_>, visit: &mut impl FnMut(&Path<'d>, &'d Value)) -> bool {
-        let mut any = false;
-        for (_, section) in self.named() {
-            if let Some(rest) = below(&section.path, path) {
-                for entry in &section.entries {
-                    let whole: Vec<&str> = rest.iter().chain(&entry.path).copied().collect();
-                    visit(&whole, entry.value);
-                    any = true;
-                }
-            } else if let Some(rest) = path.strip_prefix(section.path.as_slice()) {
-                any |= section.entries.iter().fold(false, |any, entry| seek(entry, rest, visit) || any);
-            }
-        }
-        any
-    }
-
     fn remove_within(&self, table: &'d InlineTable, rest: &Path<'_>, splices: &mut Vec<Splice>) {
         let entries = inline_fields(table);
         let gone: BTreeSet<usize> = (0..entries.len()).filter(|nth| entries[*nth].path.starts_with(rest)).collect();
@@ -386,7 +414,7 @@ impl<'d> Outline<'d> {
 
     /// Behind the comment that the file begins with.
     fn preamble(&self) -> usize {
-        let mut end = 0;
+        let mut end = self.text.len() - self.text.trim_start_matches(MARK).len();
         while end < self.text.len() && is_comment(&self.text[end..self.line_end(end)]) {
             end = self.line_end(end);
         }
@@ -408,6 +436,7 @@ impl<'d> Outline<'d> {
         let newline = self.newline();
         let (above, below) = self.text.split_at(at);
         let mut text = String::new();
+        let above = above.trim_start_matches(MARK);
         if !above.is_empty() {
             if !above.ends_with('\n') {
                 text.push_str(newline);
@@ -496,7 +525,11 @@ fn is_no_table(kind: &str) -> Refusal {
 }
 
 fn dotted(prefix: &[&str], name: &str) -> String {
-    prefix.iter().copied().chain([name]).map(key).collect::<Vec<_>>().join(".")
+    keys(&[prefix, &[name]].concat())
+}
+
+fn keys(path: &Path<'_>) -> String {
+    path.iter().copied().map(key).collect::<Vec<_>>().join(".")
 }
 
 fn inline(fields: Vec<Field>) -> Value {
@@ -504,7 +537,7 @@ fn inline(fields: Vec<Field>) -> Value {
 }
 
 fn is_comment(line: &str) -> bool {
-    line.trim_start_matches('\u{feff}').trim_start().starts_with('#')
+    line.trim_start_matches(MARK).trim_start().starts_with('#')
 }
 
 /// Whether two values mean the same, however they are written. Lists are not compared: they are changed one by one.
@@ -571,17 +604,13 @@ fn leaves<'d>(entry: &Entry<'d>, path: &mut Vec<&'d str>, visit: &mut impl FnMut
     path.truncate(depth);
 }
 
-/// Visits the values of an entry at a path and below it, with the rest of their paths; whether there was any.
-fn seek<'d>(entry: &Entry<'d>, path: &Path<'_>, visit: &mut impl FnMut(&Path<'d>, &'d Value)) -> bool {
+/// Visits the values of an entry at a path and below it, with the rest of their paths.
+fn seek<'d>(entry: &Entry<'d>, path: &Path<'_>, visit: &mut impl FnMut(&Path<'d>, &'d Value)) {
     if let Some(rest) = below(&entry.path, path) {
         visit(rest, entry.value);
-        return true;
-    }
-    match (path.strip_prefix(entry.path.as_slice()), entry.value.as_inline_table()) {
-        (Some(rest), Some(table)) => {
-            inline_fields(table).iter().fold(false, |any, entry| seek(entry, rest, visit) || any)
-        }
-        _ => false,
+    } else if let (Some(rest), Some(table)) = (path.strip_prefix(entry.path.as_slice()), entry.value.as_inline_table())
+    {
+        inline_fields(table).iter().for_each(|entry| seek(entry, rest, visit));
     }
 }
 

@@ -119,7 +119,7 @@ impl House {
     }
 
     async fn edit(&mut self, edit: Edit) -> Result<Amended, Refusal> {
-        self.amend(Change::Edit(Box::new(query(edit)))).await
+        self.amend(Change::Edit(query(edit).into())).await
     }
 
     async fn adopt(&mut self, seal: Seal, text: &str, set_aside: bool) -> Result<Adopted, Refusal> {
