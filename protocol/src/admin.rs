@@ -123,9 +123,15 @@ pub struct AuditQuery {
     /// A node id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// A kind of event, such as `login`.
+    /// The id of a request: asked, cancelled, done, here and from other brokers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// A kind of event, such as `login`. Lines of `peer-head` fit only so, unless something is wrong with them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
+    /// Lines whose number is lower: `next` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
     /// The newest so many, up to [`crate::policy::PAGE_MOST`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -138,7 +144,10 @@ pub struct AuditAnswer {
     pub broker: String,
     /// The lines, as they stand there.
     pub lines: Vec<Value>,
-    /// Whether older lines fit too, or the answer became too large.
+    /// Whether older lines fit too, or may fit: the answer became too large, or enough of the log was read for one question.
     #[serde(default)]
     pub more: bool,
+    /// `before` of the next page, if there is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }

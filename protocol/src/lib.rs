@@ -12,6 +12,7 @@ pub mod frame;
 pub mod link;
 pub mod manifest;
 pub mod message;
+pub mod passwd;
 pub mod policy;
 pub mod request;
 pub mod session;

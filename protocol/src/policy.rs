@@ -13,7 +13,7 @@ pub use edit::{
     Member, Named, RevertTo, ScopeOf, UserFields, WholeText,
 };
 pub use edition::{
-    Generation, LINEAGE_MOST, Made, NoGeneration, PolicyPart, PolicyState, Seal, Stamp, Took, WantPolicy,
+    Generation, LINEAGE_MOST, Made, NoGeneration, PART, PolicyPart, PolicyState, Seal, Stamp, Took, WINDOW, WantPolicy,
 };
 pub use show::{
     AuthorityAnswer, AuthorityQuery, BrokerShown, CollectiveShown, EditionShown, EntryShown, GroupShown, HiddenShown,
@@ -27,7 +27,7 @@ use std::fmt;
 pub const MOST: usize = 2_000;
 
 /// The names below `/muster/` that brokers answer at.
-pub const SYSTEM: [&str; 11] = [
+pub const SYSTEM: [&str; 17] = [
     "facts",
     "find",
     "report",
@@ -37,8 +37,14 @@ pub const SYSTEM: [&str; 11] = [
     "admin.explain",
     "admin.diff",
     "admin.lint",
+    "admin.show",
+    "admin.edit",
+    "admin.history",
+    "admin.authority",
+    "admin.take",
     "admin.sessions",
     "admin.close",
+    "admin.audit",
 ];
 
 /// Body of `/muster/admin.diff`.

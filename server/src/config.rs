@@ -283,6 +283,9 @@ pub struct AuditConfig {
     /// Files before the current one that are kept.
     #[serde(deserialize_with = "values::count::<_, 1, 100_000>")]
     pub keep: usize,
+    /// How often the other brokers are told where the log ends; 0: never.
+    #[serde(deserialize_with = "values::duration::<_, 0, HOUR>")]
+    pub heads: Duration,
 }
 
 impl Default for AuditConfig {
@@ -293,6 +296,7 @@ impl Default for AuditConfig {
             rotate_size: 64 * MIB as usize,
             rotate_age: Duration::from_millis(7 * 24 * HOUR),
             keep: 20,
+            heads: Duration::from_secs(60),
         }
     }
 }

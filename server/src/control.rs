@@ -109,7 +109,7 @@ async fn exchange(stream: UnixStream, running: &Running) -> io::Result<()> {
         Ok(Command::Status) => Answer::Ok(running.status().await),
         Ok(Command::Metrics) => Answer::Ok(running.metrics().await.into()),
         Ok(Command::Reload) => match running.reload().await {
-            Ok(text) => Answer::Ok(serde_json::json!({ "reloaded": text })),
+            Ok(reloaded) => Answer::Ok(serde_json::json!(reloaded)),
             Err(error) => Answer::Error(error.to_string()),
         },
         Ok(Command::LinkUp(name)) => steered(running.links().up(&name), &name, "up"),

@@ -179,8 +179,8 @@ impl Decided {
 }
 
 /// Term and number of the policy in force, 0 and 0 for one that nobody has sealed.
-fn generation(_: &Broker) -> Generation {
-    Generation::default()
+fn generation(broker: &Broker) -> Generation {
+    broker.edition().generation().unwrap_or_default()
 }
 
 fn about(page: &mut Page, snapshot: &Snapshot) {

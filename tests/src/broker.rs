@@ -273,6 +273,17 @@ impl Broker {
         value.as_u64().unwrap_or_else(|| panic!("no {name} in {status}"))
     }
 
+    /// What `musterd ctl status` says that somebody should look at.
+    pub fn alarms(&self) -> Vec<String> {
+        let alarms = self.status()["alarms"].as_array().cloned().unwrap_or_default();
+        alarms.iter().filter_map(|alarm| alarm["text"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// The generation of the policy in force, such as `1.2`; `None` if it has none.
+    pub fn generation(&self) -> Option<String> {
+        self.status()["state"]["policy"]["generation"].as_str().map(str::to_owned)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);

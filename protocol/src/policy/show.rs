@@ -6,6 +6,7 @@ use super::{DiffAnswer, Generation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Most members of one page of any list.
 pub const PAGE_MOST: u32 = 1_000;
@@ -27,6 +28,14 @@ pub struct ShowQuery {
     pub limit: Option<u32>,
 }
 
+/// `users`, or `users alice`.
+impl fmt::Display for ShowQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what.as_str())?;
+        self.name.iter().try_for_each(|name| write!(f, " {name}"))
+    }
+}
+
 /// What a policy consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,6 +52,20 @@ pub enum Part {
     Collectives,
     /// `[brokers.…]`, by name.
     Brokers,
+}
+
+impl Part {
+    /// As it stands in a query.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Part::Users => "users",
+            Part::Groups => "groups",
+            Part::Acl => "acl",
+            Part::Hidden => "hidden",
+            Part::Collectives => "collectives",
+            Part::Brokers => "brokers",
+        }
+    }
 }
 
 /// One page of a part of the policy in force at the broker that was asked.
@@ -72,6 +95,19 @@ pub struct ShowAnswer {
     /// `after` of the next page, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+impl ShowAnswer {
+    /// How many members of its part it shows.
+    pub fn len(&self) -> usize {
+        let ShowAnswer { users, groups, acl, hidden, collectives, brokers, generation: _, next: _ } = self;
+        users.len() + groups.len() + acl.len() + hidden.len() + collectives.len() + brokers.len()
+    }
+
+    /// Whether it shows none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A user, without the hash.

@@ -10,6 +10,7 @@ mod answers;
 pub mod asks;
 mod authority;
 mod deliver;
+pub mod editions;
 pub mod errand;
 pub mod event;
 pub mod inquiries;
@@ -32,12 +33,15 @@ mod send;
 pub mod sessions;
 pub mod subscriptions;
 pub mod tally;
+mod witness;
 
 use access::{Policy, Right, User};
 use asks::Asks;
 use deliver::Fanout;
+use editions::{Editions, Job};
+use errand::{Change, Edition, Errand};
 use event::{Event, Input, Now, SessionId, Ticket};
-use inquiries::Inquiries;
+use inquiries::{Asker, Inquiries};
 use limits::Usage;
 use mesh::{Identity, Mesh};
 use moves::Moves;
@@ -60,6 +64,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use subscriptions::Subscriptions;
 use tally::Tally;
+use witness::Witness;
 
 /// Where the broker gets unguessable bits from: 64 at a time.
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
@@ -118,6 +123,12 @@ pub struct Counters {
 pub struct Broker {
     settings: Settings,
     access: Arc<Policy>,
+    editions: Editions,
+    /// Who waits for what the edge looks up in files, by errand.
+    fetches: HashMap<u64, Asker>,
+    errands: Vec<Errand>,
+    /// The routes that links were last looked at with, to tell them of the policy.
+    policy_ways: u64,
     sessions: Sessions,
     subscriptions: Subscriptions,
     nodes: Nodes,
@@ -147,6 +158,8 @@ pub struct Broker {
     summary_due: u64,
     /// The routes that waiting requests were last looked at with.
     ways: u64,
+    /// The ends of audit logs, this broker's and the others'.
+    witness: Witness,
     notes: Vec<Note>,
     records: Vec<Record>,
     keeps_records: bool,
@@ -180,7 +193,9 @@ struct Lane {
 
 impl Broker {
     /// A broker with nobody connected.
-    pub fn new(settings: Settings, policy: Arc<Policy>) -> Broker {
+    pub fn new(settings: Settings, edition: impl Into<Edition>) -> Broker {
+        let edition = edition.into();
+        let policy = edition.policy.clone();
         let identity = Identity { instance: settings.instance, incarnation: settings.incarnation, born: settings.born };
         let mut mesh = Mesh::new(settings.name.clone(), identity);
         mesh.set_list(policy.brokers().keys().cloned(), 0);
@@ -189,6 +204,10 @@ impl Broker {
         let policy_since = settings.born;
         Broker {
             nodes: Nodes::new(settings.name.as_str(), settings.memory),
+            editions: Editions::new(settings.name.clone(), edition),
+            fetches: HashMap::new(),
+            errands: Vec::new(),
+            policy_ways: 0,
             mesh,
             settings,
             access: policy,
@@ -211,6 +230,7 @@ impl Broker {
             turns: VecDeque::new(),
             expiries: BTreeSet::new(),
             usage: Usage::default(),
+            witness: Witness::default(),
             past: Past::default(),
             notes: Vec::new(),
             records: Vec::new(),
@@ -227,13 +247,20 @@ impl Broker {
             Event::LinkOpened(_) | Event::LinkFrames { .. } | Event::LinkAlive(_) | Event::LinkClosed { .. } => {
                 self.link_event(event, now);
             }
-            Event::HandEdit(_, policy) => self.apply(policy, now),
-            Event::Done { .. } | Event::Wake => {}
+            Event::HandEdit { text, policy, base } => {
+                let job = Job::hand(Change::Hand(text, policy), base, self.mesh.me(), now.unix);
+                // A hand edit always has a place.
+                let _ = self.editions.submit(job);
+            }
+            Event::Done { errand, outcome } => self.errand_done(errand, *outcome, now),
+            Event::Wake => {}
+            Event::AuditHead(head) => self.tell_head(head, now),
             Event::Drain => self.drain(now),
         }
         self.expire(now);
         self.work(now, random);
         self.keep_mesh(now);
+        self.keep_policy(now);
     }
 
     /// When to call [`Broker::handle`] with `Wake`, monotonic ms: `now` while work is left.
@@ -253,6 +280,7 @@ impl Broker {
             self.inquiries.next_deadline(),
             self.outcomes.next_deadline(),
             self.moves.next_deadline(),
+            self.editions.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }

@@ -253,6 +253,7 @@ impl Broker {
         self.mesh.set_list(policy.brokers().keys().cloned(), now.tick);
         self.nodes.apply(&old, &policy);
         self.assert_again(now);
+        self.withhold(now);
     }
 
     pub(super) fn drain(&mut self, now: Now) {

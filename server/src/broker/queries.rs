@@ -81,12 +81,7 @@ impl Broker {
 
     /// Puts a question about nodes to all brokers that may have something to say, this one included.
     fn inquire(&mut self, asker: Asker, user: &User, sent: Sent, now: Now) -> Result<usize, Refusal> {
-        // An answer that waits for a silent broker keeps what the others have said.
-        let open = self.inquiries.asked_by(asker.session);
-        if open >= self.settings.in_flight {
-            let text = format!("{open} questions of this connection wait for an answer; wait for one to come");
-            return Err(Refusal::new(Code::Limit, text));
-        }
+        self.may_inquire(asker.session)?;
         let me = self.mesh.me().clone();
         let filter = Broker::filter_of(user, &sent);
         let asked = Asked { target: filter.as_ref(), sees_counts: user.scope.is_none(), ..Asked::default() };
@@ -169,6 +164,9 @@ impl Broker {
         now: Now,
     ) -> Result<usize, Refusal> {
         self.may_write(user, &sent.destination)?;
+        if let Purpose::Edit(query) = sent.purpose {
+            return self.edit_for(from, serial, user, query, now);
+        }
         let (said, cost) = self.say_of_nodes(user, &sent)?;
         self.say(from, Word::Answer(Answer { serial, said }), Bytes::new(), now);
         Ok(cost)
@@ -207,7 +205,13 @@ impl Broker {
 
     fn close_inquiry(&mut self, serial: u64, now: Now) {
         let asker = self.inquiries.get(serial).map(|inquiry| inquiry.asker.clone());
-        let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) else { return };
+        if let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) {
+            self.refuse_asker(&asker, refusal, now);
+        }
+    }
+
+    /// A question that was taken is refused after all.
+    pub(super) fn refuse_asker(&mut self, asker: &Asker, refusal: Refusal, now: Now) {
         if asker.request.is_some() {
             self.count_refusal(refusal.code);
             self.record_refusal(asker.session, None, asker.request.clone(), &refusal);
@@ -223,6 +227,8 @@ impl Broker {
             Some((asker, Gathered::Find(answer))) => self.reply_with(&asker, &answer, now),
             Some((asker, Gathered::Report(answer))) => self.reply_with(&asker, &answer, now),
             Some((asker, Gathered::Node(answer))) => self.reply_with(&asker, &answer, now),
+            Some((asker, Gathered::Edit(Ok(answer)))) => self.reply_with(&asker, &answer, now),
+            Some((_, Gathered::Edit(Err(refusal)))) => return Err(refusal),
             Some((_, Gathered::NoSuchNode(node, without))) => {
                 let mut refusal = unknown(node);
                 if !without.is_empty() {

@@ -86,6 +86,7 @@ fn the_sample_shows_every_limit() {
         "rotate-size",
         "rotate-age",
         "keep",
+        "heads",
     ] {
         assert!(SAMPLE.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} = "))), "{key}");
     }
@@ -136,6 +137,7 @@ fn mistakes_name_line_and_cure() {
         ("[audit]\nkeep = 0\n", 5, "0 is out of range: 1 to 100000 are possible"),
         ("[audit]\nrotate-size = \"1KiB\"\n", 5, "1KiB is out of range: 64KiB to 4096MiB are possible"),
         ("[audit]\nrotate-age = \"1s\"\n", 5, "1s is out of range: 1m to"),
+        ("[audit]\nheads = \"2h\"\n", 5, "2h is out of range: 0s to 1h are possible"),
         ("[audit]\nenabled = \"yes\"\n", 5, "invalid type"),
         ("[audit]\nfile = \"audit.log\"\n", 5, "the audit log `audit.log` does not end in .jsonl"),
         ("[listen]\nlinks = [\"dc1:61617\"]\n", 5, "invalid socket address"),

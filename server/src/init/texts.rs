@@ -8,7 +8,7 @@ use muster_protocol::dial::Address;
 use secrecy::SecretString;
 use std::fmt::Write as _;
 
-/// The policy of a new cluster: `{password NAME}` stands for the hash of a new password.
+/// The policy of a new cluster: `{password NAME}` stands for the hash of a new password, `{authority}` for the first broker.
 const POLICY: &str = include_str!("policy.toml");
 
 /// The policy with the hashes of new passwords, and these by user.
@@ -27,7 +27,8 @@ pub(super) fn policy(seats: &[Seat]) -> Result<(String, Vec<(String, SecretStrin
     }
     text.push_str(rest);
     text.push_str(&broker_list(seats));
-    Ok((text, passwords))
+    let authority = seats.first().map(|seat| seat.name.as_str()).unwrap_or_default();
+    Ok((text.replace("{authority}", authority), passwords))
 }
 
 /// The brokers that listen for links, as the policy names them.

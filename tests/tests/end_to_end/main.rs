@@ -32,6 +32,8 @@ mod oversight;
 mod policy;
 /// What the command line says about policies: explain, diff, lint.
 mod policy_advice;
+/// policy.toml: edits by hand while the broker runs and while it does not, what is set aside, a full disk, tampering.
+mod policy_file;
 /// The broker as a process: stopping, secrets in logs and files, `ctl`.
 mod process;
 /// The life of a request, with nodes that answer exactly what the test says.

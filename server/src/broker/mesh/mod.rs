@@ -176,6 +176,11 @@ impl Mesh {
         self.counters
     }
 
+    /// Bytes that wait to be sent, over all links.
+    pub fn backlog(&self) -> usize {
+        self.neighbours.iter().map(|(_, link)| link.outbox.backlog()).sum()
+    }
+
     /// What somebody should look at.
     pub fn alarms(&self) -> impl Iterator<Item = &str> {
         self.alarms.values().map(|(text, _)| text.as_str())
@@ -253,7 +258,7 @@ impl Mesh {
     }
 
     /// Raises an alarm, or lets it stand for longer. Whether it is a new one.
-    fn alarm(&mut self, about: String, text: String, now: u64) -> bool {
+    pub(in crate::broker) fn alarm(&mut self, about: String, text: String, now: u64) -> bool {
         let is_new = !self.alarms.contains_key(&about);
         if !is_new || self.alarms.len() < ALARMS {
             self.alarms.insert(about, (text, now + ALARM));

@@ -15,6 +15,7 @@ pub(super) fn weight(freight: &Freight) -> usize {
     let head = match &*freight.head {
         Head::Forward(forward) => forward.to.len() * ENTRY + load(&forward.load),
         Head::Direct(direct) => word(&direct.word),
+        Head::PolicyPart(part) => part.seal.certificate.len() + part.seal.lineage.len() * 4 * ENTRY,
         _ => 0,
     };
     FRAME + head + freight.body.len()
@@ -25,6 +26,7 @@ fn load(load: &Load) -> usize {
         Load::Message(message) => letter(message),
         Load::Prepare(prepare) => letter(&prepare.letter),
         Load::Announce(announce) => value(&announce.facts) + announce.classes.iter().map(String::len).sum::<usize>(),
+        Load::AuditHead(head) => head.hash.len() + ENTRY,
         Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => 0,
     }
 }
