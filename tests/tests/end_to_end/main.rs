@@ -32,6 +32,8 @@ mod mesh_links;
 mod mesh_requests;
 /// Numbers for Prometheus: exact counts, a valid page, and samples that ask for what there is.
 mod metrics;
+/// What admins see of sessions, and what becomes of those that they close.
+mod oversight;
 /// What a reloaded policy ends, and what scopes and hidden facts keep from whom.
 mod policy;
 /// What the command line says about policies: explain, diff, lint.
