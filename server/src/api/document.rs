@@ -58,6 +58,7 @@ pub(super) fn document(paths: &BTreeMap<String, Map<String, Value>>, schemas: &B
     let refusals: Map<String, Value> = REFUSALS.into_iter().map(refusal).collect();
     let mut schemas: Map<String, Value> = schemas.into_iter().collect();
     flatten_edits(&mut schemas);
+    name_destination_once(&mut schemas);
     let mut document = object!({
         "openapi": "3.1.0",
         "info": {
@@ -107,6 +108,23 @@ fn flatten_edits(schemas: &mut Map<String, Value>) {
         }
         *edit = whole;
     }
+}
+
+/// A request has its destination whole or in parts.
+fn name_destination_once(schemas: &mut Map<String, Value>) {
+    let (text, none) = (object!({ "type": "string" }), object!({ "type": "null" }));
+    let segment = object!({ "type": "string", "pattern": "^[^.]+$" });
+    let Some(request) = schemas.get_mut("NewRequest") else { return };
+    request["oneOf"] = object!([
+        {
+            "required": ["destination"],
+            "properties": { "destination": text, "collective": none, "module": none, "action": none },
+        },
+        {
+            "required": ["collective", "module", "action"],
+            "properties": { "destination": none, "collective": segment, "module": segment, "action": segment },
+        },
+    ]);
 }
 
 /// Numbers have as many bits as they have here, and a page as many members as one may have.

@@ -25,7 +25,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::util::MapRequest;
 
-/// How long the head of a request may take to come.
+/// How long the head of a request may take to come, beyond the time that a connection may be idle: that one ends it first, and
+/// in good order.
 const HEAD_WITHIN: Duration = Duration::from_secs(15);
 /// Headers of a request, and bytes of its head.
 const HEADERS: usize = 64;
@@ -147,10 +148,10 @@ async fn serve(
         request.extensions_mut().insert(of.clone());
         request
     }));
-    let builder = builder(is_h2);
+    let builder = builder(is_h2, idle);
     let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(connection);
-    let (mut deadline, mut closing, stopping) = (until, false, end.clone());
+    let (mut deadline, mut closing, stopping) = (until.min(Instant::now() + idle), false, end.clone());
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -165,7 +166,7 @@ async fn serve(
                 if closing && (*stopping.borrow() || !visit.is_streaming()) {
                     return;
                 }
-                if let Some(later) = visit.stays_until(idle).filter(|_| !closing) {
+                if let Some(later) = visit.stays_until(idle, until).filter(|_| !closing) {
                     deadline = later;
                     continue;
                 }
@@ -177,12 +178,12 @@ async fn serve(
     }
 }
 
-fn builder(is_h2: bool) -> auto::Builder<TokioExecutor> {
+fn builder(is_h2: bool, idle: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
+        .header_read_timeout(idle.saturating_add(HEAD_WITHIN))
         .max_headers(HEADERS)
         .max_buf_size(HEAD_BYTES)
         .half_close(false);
@@ -231,11 +232,11 @@ impl Visit {
         self.is_admitted() && self.calls.load(Ordering::Relaxed) > 0
     }
 
-    /// How long it may stay without another look; `None` if it is over.
-    fn stays_until(&self, idle: Duration) -> Option<Instant> {
+    /// How long it may stay without another look; `None` if it is over. `known_by`: when a call must have shown who it is.
+    fn stays_until(&self, idle: Duration, known_by: Instant) -> Option<Instant> {
         let now = Instant::now();
         if !self.is_admitted() {
-            return None;
+            return Some(known_by).filter(|by| *by > now);
         }
         if self.calls.load(Ordering::Relaxed) > 0 {
             return Some(now + idle);
