@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use muster_protocol::dial::harden;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +49,7 @@ pub(super) struct Visit {
     calls: AtomicUsize,
     used: Mutex<Instant>,
     turned_away: Notify,
+    leaves: AtomicBool,
 }
 
 /// A call, or an answer that goes on: the connection is in use.
@@ -126,6 +127,7 @@ async fn connection(
         calls: AtomicUsize::new(0),
         used: Mutex::new(begun),
         turned_away: Notify::new(),
+        leaves: AtomicBool::new(false),
     });
     let until = begun + front.login_time * LOGINS;
     serve(stream, visit, router, front.idle, until, end).await;
@@ -213,8 +215,14 @@ impl Visit {
     /// A call has shown something wrong: it is answered, and the connection ends. One that was admitted stays: others may share it.
     pub(super) fn turn_away(&self) {
         if !self.is_admitted() {
+            self.leaves.store(true, Ordering::Relaxed);
             self.turned_away.notify_one();
         }
+    }
+
+    /// Whether the connection ends after what is answered now: whoever has it must not send more over it.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
     }
 
     /// A call begins, or an answer goes on.
