@@ -58,6 +58,7 @@ pub(super) fn document(paths: &BTreeMap<String, Map<String, Value>>, schemas: &B
     let refusals: Map<String, Value> = REFUSALS.into_iter().map(refusal).collect();
     let mut schemas: Map<String, Value> = schemas.into_iter().collect();
     flatten_edits(&mut schemas);
+    name_destination_once(&mut schemas);
     let mut document = object!({
         "openapi": "3.1.0",
         "info": {
@@ -109,6 +110,24 @@ fn flatten_edits(schemas: &mut Map<String, Value>) {
     }
 }
 
+/// A request has its destination whole or in parts.
+fn name_destination_once(schemas: &mut Map<String, Value>) {
+    let text = object!({ "type": "string", "format": "muster-destination" });
+    let none = object!({ "type": "null" });
+    let segment = object!({ "type": "string", "pattern": "^[^.]+$" });
+    let Some(request) = schemas.get_mut("NewRequest") else { return };
+    request["oneOf"] = object!([
+        {
+            "required": ["destination"],
+            "properties": { "destination": text, "collective": none, "module": none, "action": none },
+        },
+        {
+            "required": ["collective", "module", "action"],
+            "properties": { "destination": none, "collective": segment, "module": segment, "action": segment },
+        },
+    ]);
+}
+
 /// Numbers have as many bits as they have here, and a page as many members as one may have.
 fn bound_numbers(value: &mut Value, name: &str) {
     match value {
@@ -118,10 +137,15 @@ fn bound_numbers(value: &mut Value, name: &str) {
                 Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "integer"),
                 _ => false,
             };
-            if is_number(fields.get("type")) && fields.get("minimum") == Some(&0.into()) {
+            let least = fields.get("minimum").and_then(Value::as_u64);
+            if is_number(fields.get("type")) && least.is_some() {
                 let is_short = fields.get("format").is_some_and(|format| format == "int32");
                 let most = if is_short { u64::from(u32::MAX) } else { u64::MAX };
                 fields.entry("maximum").or_insert(most.into());
+                if !is_short {
+                    // The format has a sign, and so half of the numbers.
+                    fields.remove("format");
+                }
                 if name == "limit" && is_short {
                     fields.insert("minimum".into(), 1.into());
                     fields.insert("maximum".into(), muster_protocol::policy::PAGE_MOST.into());

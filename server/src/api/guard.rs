@@ -29,20 +29,21 @@ const SAFE: [(HeaderName, &str); 5] = [
 
 /// Stands before every route.
 pub(super) async fn guard(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
-    let in_use = request.extensions().get::<Arc<Visit>>().map(Visit::enter);
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match check(&front.config.origins, &request) {
-        Ok(()) => next.run(request).await,
-        Err(problem) if problem.status == StatusCode::FORBIDDEN => problem.into_response(),
-        Err(problem) => {
-            let mut response = problem.into_response();
-            // What follows on the connection may not be what it seems.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
+    let visit = request.extensions().get::<Arc<Visit>>().cloned();
+    let in_use = visit.as_ref().map(Visit::enter);
+    let (method, path, version) = (request.method().clone(), request.uri().path().to_owned(), request.version());
+    let (mut response, is_sound) = match check(&front.config.origins, &request) {
+        Ok(()) => (next.run(request).await, true),
+        // What follows on the connection of a request that is not well formed may not be what it seems.
+        Err(problem) => (problem.clone().into_response(), problem.status == StatusCode::FORBIDDEN),
     };
+    let headers = response.headers_mut();
     for (name, value) in SAFE {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // In HTTP/2 the connection says so itself.
+    if version < Version::HTTP_2 && (!is_sound || visit.is_some_and(|visit| visit.is_leaving())) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     // Without the query: filters may say whom somebody looks for.
     tracing::debug!(target: "muster::api", %method, path = shown(&path), status = response.status().as_u16(), "call");

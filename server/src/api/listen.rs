@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use muster_protocol::dial::harden;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +25,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::util::MapRequest;
 
-/// How long the head of a request may take to come.
+/// How long the head of a request may take to come, beyond the time that a connection may be idle: that one ends it first, and
+/// in good order.
 const HEAD_WITHIN: Duration = Duration::from_secs(15);
 /// Headers of a request, and bytes of its head.
 const HEADERS: usize = 64;
@@ -48,6 +49,7 @@ pub(super) struct Visit {
     calls: AtomicUsize,
     used: Mutex<Instant>,
     turned_away: Notify,
+    leaves: AtomicBool,
 }
 
 /// A call, or an answer that goes on: the connection is in use.
@@ -125,6 +127,7 @@ async fn connection(
         calls: AtomicUsize::new(0),
         used: Mutex::new(begun),
         turned_away: Notify::new(),
+        leaves: AtomicBool::new(false),
     });
     let until = begun + front.login_time * LOGINS;
     serve(stream, visit, router, front.idle, until, end).await;
@@ -147,10 +150,10 @@ async fn serve(
         request.extensions_mut().insert(of.clone());
         request
     }));
-    let builder = builder(is_h2);
+    let builder = builder(is_h2, idle);
     let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(connection);
-    let (mut deadline, mut closing, stopping) = (until, false, end.clone());
+    let (mut deadline, mut closing, stopping) = (until.min(Instant::now() + idle), false, end.clone());
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -165,7 +168,7 @@ async fn serve(
                 if closing && (*stopping.borrow() || !visit.is_streaming()) {
                     return;
                 }
-                if let Some(later) = visit.stays_until(idle).filter(|_| !closing) {
+                if let Some(later) = visit.stays_until(idle, until).filter(|_| !closing) {
                     deadline = later;
                     continue;
                 }
@@ -177,12 +180,12 @@ async fn serve(
     }
 }
 
-fn builder(is_h2: bool) -> auto::Builder<TokioExecutor> {
+fn builder(is_h2: bool, idle: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
+        .header_read_timeout(idle.saturating_add(HEAD_WITHIN))
         .max_headers(HEADERS)
         .max_buf_size(HEAD_BYTES)
         .half_close(false);
@@ -212,8 +215,14 @@ impl Visit {
     /// A call has shown something wrong: it is answered, and the connection ends. One that was admitted stays: others may share it.
     pub(super) fn turn_away(&self) {
         if !self.is_admitted() {
+            self.leaves.store(true, Ordering::Relaxed);
             self.turned_away.notify_one();
         }
+    }
+
+    /// Whether the connection ends after what is answered now: whoever has it must not send more over it.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
     }
 
     /// A call begins, or an answer goes on.
@@ -231,11 +240,11 @@ impl Visit {
         self.is_admitted() && self.calls.load(Ordering::Relaxed) > 0
     }
 
-    /// How long it may stay without another look; `None` if it is over.
-    fn stays_until(&self, idle: Duration) -> Option<Instant> {
+    /// How long it may stay without another look; `None` if it is over. `known_by`: when a call must have shown who it is.
+    fn stays_until(&self, idle: Duration, known_by: Instant) -> Option<Instant> {
         let now = Instant::now();
         if !self.is_admitted() {
-            return None;
+            return Some(known_by).filter(|by| *by > now);
         }
         if self.calls.load(Ordering::Relaxed) > 0 {
             return Some(now + idle);

@@ -22,10 +22,10 @@ const USER_MOST: usize = 128;
 #[serde(deny_unknown_fields)]
 struct Login {
     /// The user.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     user: String,
     /// The password; or a token, to get a fresh one once less than half of its life is left.
-    #[schema(min_length = 1, max_length = 1024, format = Password)]
+    #[schema(min_length = 1, max_length = 1024, format = Password, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     password: String,
 }
 

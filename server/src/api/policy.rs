@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 const SHOW: &str = "/muster/admin.show";
 const EDIT: &str = "/muster/admin.edit";
 const HISTORY: &str = "/muster/admin.history";
-/// Longest reason in a query: the address has to hold it.
+/// Longest reason in a query, characters: the address has to hold it.
 const REASON_MOST: usize = 1_000;
 
 /// Every part of a policy, by the word in the path.
@@ -245,7 +245,7 @@ fn changing(operation: Operation) -> Operation {
         .header(
             "If-Match",
             "The generation that it is made for, as ETag says it; `*` for any.",
-            object!({ "type": "string" }),
+            object!({ "type": "string", "pattern": r#"^(\*|"[0-9]{1,19}\.[0-9]{1,19}")$"# }),
         )
         .query("reason", "Why, for the history.", object!({ "type": "string", "maxLength": REASON_MOST }))
         .query("force", "Also if nobody is left who may edit the policy.", flag())
@@ -313,11 +313,9 @@ impl Terms {
     fn of(call: &Call) -> Result<Terms, Problem> {
         let mut parameters = call.query()?;
         let reason = parameters.text("reason").unwrap_or_default();
-        if reason.len() > REASON_MOST {
-            return Err(Problem::parameter(format!(
-                "reason: {} bytes, at most {REASON_MOST} are possible",
-                reason.len()
-            )));
+        let length = reason.chars().count();
+        if length > REASON_MOST {
+            return Err(Problem::parameter(format!("reason: {length} characters, at most {REASON_MOST} are possible")));
         }
         let (force, dry_run) = (flag(&mut parameters, "force")?, flag(&mut parameters, "dry_run")?);
         parameters.end()?;

@@ -38,6 +38,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 #[serde(deny_unknown_fields, default)]
 struct NewRequest {
     /// An action topic, `/topic/COLLECTIVE.MODULE.ACTION`.
+    #[schema(format = "muster-destination")]
     destination: Option<String>,
     /// Such as `prod`.
     collective: Option<String>,
