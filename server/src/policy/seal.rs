@@ -326,7 +326,8 @@ mod tests {
             |number| Took { generation: Generation { term: 1, number }, authority: name("dc1"), sha256: sum(b"") };
         let policy = Policy::parse(TEXT).unwrap();
         let seal = noc1.seal(TEXT, &policy, Generation { term: 2, number: 7 }, made("x"), vec![took(6)]).unwrap();
-        let changes: [(&str, fn(&mut Seal)); 12] = [
+        type Fault = fn(&mut Seal);
+        let changes: [(&str, Fault); 12] = [
             ("term", |seal| seal.stamp.generation.term = 3),
             ("number", |seal| seal.stamp.generation.number = 8),
             ("authority", |seal| seal.stamp.authority = name("dc1")),

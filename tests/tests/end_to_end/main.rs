@@ -1,5 +1,7 @@
 //! Does it hold together from end to end? Real processes, real TLS, one binary, a module for each side.
 
+/// The real command line edits the policy of a real broker.
+mod admin_edit;
 /// Real agents: registration, modules, duplicates, reconnecting.
 mod agent;
 /// The HTTP API: what programs see and do, with the rights of their users.
@@ -28,6 +30,8 @@ mod mesh;
 mod mesh_faults;
 /// The mesh: what must not harm it, at the port for links.
 mod mesh_links;
+/// The mesh: edits of the policy, who makes them, and that they hold everywhere.
+mod mesh_policy;
 /// The mesh: guards, cancel, paging, reply queues, scopes and sessions over several brokers.
 mod mesh_requests;
 /// Numbers for Prometheus: exact counts, a valid page, and samples that ask for what there is.
