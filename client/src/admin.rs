@@ -86,8 +86,8 @@ impl Client {
         self.admin("authority", &AuthorityQuery::default()).await
     }
 
-    /// Makes the broker that we are connected to the authority over the policy.
-    pub async fn take_authority(&self, reason: &str) -> Result<AuthorityAnswer, ClientError> {
+    /// Makes the broker that we are connected to the authority over the policy. That is a new generation, answered as an edit is.
+    pub async fn take_authority(&self, reason: &str) -> Result<EditAnswer, ClientError> {
         self.admin("take", &AuthorityQuery { reason: reason.to_owned() }).await
     }
 

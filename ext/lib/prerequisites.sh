@@ -132,22 +132,31 @@ need_facter() {
     command -v facter >/dev/null || install "a test of the agent asks Debian's facter" facter
 }
 
-# need_stomp_py: sets $python to an interpreter that has stomp.py, in a virtual environment beside the build.
-need_stomp_py() {
-    local base=/usr/bin/python3 requirements="$root/tests/third-party/requirements.txt"
-    python="$target/python/bin/python"
+# need_stomp_py: sets $python to an interpreter that has stomp.py.
+need_stomp_py() { need_python stomp.py stomp "$target/python" "$root/tests/third-party/requirements.txt"; }
+
+# need_schemathesis: sets $python to an interpreter that has schemathesis.
+need_schemathesis() {
+    need_python schemathesis schemathesis "$target/schemathesis" "$root/tests/third-party/requirements-api.txt"
+}
+
+# need_python WHAT MODULE FOLDER REQUIREMENTS: sets $python to an interpreter that has the module, in a virtual environment
+# beside the build.
+need_python() {
+    local what="$1" module="$2" folder="$3" requirements="$4" base=/usr/bin/python3
+    python="$folder/bin/python"
     [ -x "$base" ] || base="$(command -v python3 || true)"
     if [ -z "$base" ] || ! "$base" -c 'import ensurepip, venv' 2>/dev/null; then
-        install "the tests with stomp.py need Python and its venv" python3 python3-venv
+        install "the tests with $what need Python and its venv" python3 python3-venv
         base=/usr/bin/python3
     fi
-    cmp -s "$requirements" "$target/python/requirements.txt" && "$python" -c 'import stomp' 2>/dev/null && return 0
-    say "Installing stomp.py into $target/python"
+    cmp -s "$requirements" "$folder/requirements.txt" && "$python" -c "import $module" 2>/dev/null && return 0
+    say "Installing $what into $folder"
     mkdir -p "$target"
-    "$base" -m venv --clear "$target/python" </dev/null || fail "python3 -m venv failed; its message is above"
+    "$base" -m venv --clear "$folder" </dev/null || fail "python3 -m venv failed; its message is above"
     "$python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements" </dev/null \
-        || fail "pip could not install stomp.py; its message is above"
-    cp "$requirements" "$target/python/requirements.txt"
+        || fail "pip could not install $what; its message is above"
+    cp "$requirements" "$folder/requirements.txt"
 }
 
 # need_ruby_stomp: sets $ruby to Debian's interpreter, which finds Debian's ruby-stomp.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 /// Body of `/muster/admin.sessions`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionsQuery {
     /// Only of this user.
@@ -25,6 +26,7 @@ pub struct SessionsQuery {
 
 /// Sessions of the broker that was asked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionsAnswer {
     /// The broker.
     pub broker: String,
@@ -41,6 +43,7 @@ pub struct SessionsAnswer {
 
 /// An open session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionShown {
     /// Its number, unique in the broker's life.
     pub session: u64,
@@ -66,6 +69,7 @@ pub struct SessionShown {
 
 /// A session that is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClosedShown {
     /// Its number.
     pub session: u64,
@@ -86,6 +90,7 @@ pub struct ClosedShown {
 
 /// Body of `/muster/admin.close`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CloseQuery {
     /// Which, of the broker that is asked.
@@ -96,6 +101,7 @@ pub struct CloseQuery {
 
 /// The answer to [`CloseQuery`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CloseAnswer {
     /// Whose session was closed.
     pub user: String,
@@ -103,6 +109,7 @@ pub struct CloseAnswer {
 
 /// Body of `/muster/admin.audit`: what must hold for a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditQuery {
     /// From then on, RFC 3339.
@@ -139,6 +146,7 @@ pub struct AuditQuery {
 
 /// Lines of the audit log of the broker that was asked, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditAnswer {
     /// The broker.
     pub broker: String,

@@ -1,5 +1,6 @@
 //! The broker of Muster. [`server::start`] puts it together; [`broker::Broker`] makes every decision.
 
+pub mod api;
 pub mod audit;
 pub mod broker;
 pub mod cluster_key;

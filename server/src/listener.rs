@@ -90,6 +90,11 @@ impl Gate {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).turned_away
     }
 
+    /// The number of a new session: no other one of this broker's life has it.
+    pub(crate) fn next_session(&self) -> SessionId {
+        SessionId(self.last.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     pub(crate) fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<(Open, Pending), TurnedAway> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let Counts { pending, open, addresses, turned_away, full } = &mut *counts;
@@ -189,7 +194,7 @@ pub async fn listen(
 fn admit(tcp: TcpStream, peer: SocketAddr, speaks: &Speaks, gate: &Arc<Gate>, shared: &Arc<Shared>) {
     match gate.enter(peer.ip()) {
         Ok((open, pending)) => {
-            let id = SessionId(gate.last.fetch_add(1, Ordering::Relaxed) + 1);
+            let id = gate.next_session();
             let deadline = Instant::now() + gate.caps.login_time;
             let (speaks, shared) = (speaks.clone(), shared.clone());
             tokio::spawn(async move {

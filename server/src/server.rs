@@ -1,5 +1,6 @@
 //! How is a broker put together? One straight function: policy, hub, listeners, control; then wait for a signal, drain, end.
 
+use crate::api::{self, Api};
 use crate::audit::{self, Audit};
 use crate::broker::access::Policy;
 use crate::broker::errand::Edition;
@@ -27,6 +28,7 @@ use muster_protocol::frame::Limits;
 use muster_protocol::message::{BrokerName, IdError};
 use muster_protocol::tls::{self, TlsError};
 use rustix::process::Signal;
+use rustls::ServerConfig;
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use std::io;
@@ -105,6 +107,7 @@ pub struct Running {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     links: Links,
+    api: Option<Api>,
     instance: u64,
     keeper: Keeper,
     certificate: PathBuf,
@@ -231,11 +234,13 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     let (links, link_addresses) =
         start_links(config, (instance, incarnation), &shared.hub, policy_seen, &stopped).await?;
     tokio::spawn(audit::tell_heads(shared.hub.clone(), stopped.clone()));
+    let api = start_api(config, (&server_tls, &shared, &gate), &links, &stopped).await?;
     let control = control::bind(&config.control).await.map_err(StartError::Control)?;
     let running = Arc::new(Running {
         shared,
         gate,
         links,
+        api,
         instance,
         keeper,
         certificate: config.tls.certificate.clone(),
@@ -247,7 +252,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         hub_task: tokio::sync::Mutex::new(hub_task),
     });
     tokio::spawn(control::serve(control, running.clone(), stopped));
-    tracing::info!(broker = %config.broker.name, addresses = ?running.addresses, links = ?running.link_addresses, instance, "ready");
+    tracing::info!(broker = %config.broker.name, addresses = ?running.addresses, links = ?running.link_addresses, admin = ?running.admin_addresses(), instance, "ready");
     Ok(running)
 }
 
@@ -292,6 +297,43 @@ async fn start_links(
         },
     };
     Ok((Links::start(setup, sockets, hub.clone(), policy, stopped), addresses))
+}
+
+/// Binds the ports of the HTTP API and starts to serve there, if there are any.
+async fn start_api(
+    config: &Config,
+    (tls, shared, gate): (&Arc<ServerConfig>, &Arc<Shared>, &Arc<Gate>),
+    links: &Links,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Option<Api>, StartError> {
+    if config.listen.admin.is_empty() {
+        return Ok(None);
+    }
+    let mut sockets = Vec::new();
+    for address in &config.listen.admin {
+        let socket = TcpListener::bind(address).await;
+        sockets.push(socket.map_err(|cause| StartError::Listen { address: *address, cause })?);
+    }
+    let limits = &config.limits;
+    let setup = api::Setup {
+        config: config.admin.clone(),
+        tls: tls.clone(),
+        shared: shared.clone(),
+        sessions: gate.clone(),
+        caps: Caps {
+            pending: limits.pending,
+            pending_per_address: limits.pending_per_address,
+            connections: config.admin.connections,
+            connections_per_address: config.admin.connections_per_address,
+            login_time: limits.login_time,
+        },
+        token_life: limits.token_life,
+        max_frame: limits.max_frame,
+        links: links.clone(),
+        // Whoever renders metrics hands it in here; until then there is no such path.
+        metrics: None,
+    };
+    Ok(Some(Api::start(setup, sockets, stopped.clone())))
 }
 
 /// Takes all descriptors that the system grants, and says so if they are fewer than the configuration promises.
@@ -359,6 +401,11 @@ impl Running {
         &self.link_addresses
     }
 
+    /// Where it listens for the HTTP API, ports filled in.
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        self.api.as_ref().map_or(&[], Api::addresses)
+    }
+
     /// Its links.
     pub fn links(&self) -> &Links {
         &self.links
@@ -405,6 +452,11 @@ impl Running {
             "instance": self.instance,
             "addresses": self.addresses,
             "link_addresses": self.link_addresses,
+            "admin_addresses": self.admin_addresses(),
+            "admin": self.api.as_ref().map(|api| {
+                let (connections, sessions) = api.counts();
+                json!({ "connections": connections, "sessions": sessions })
+            }),
             "links": self.links.status(),
             "alarms": alarms,
             "audit": self.audit().status(),
@@ -444,6 +496,9 @@ impl Running {
         };
         if tokio::time::timeout(DRAIN, gone).await.is_err() {
             tracing::warn!(connections = self.gate.counts().0, "some connections did not end in time");
+        }
+        if let Some(api) = &self.api {
+            api.stop().await;
         }
         // While there is somebody to tell, and after the ends of sessions. What still waits when a link ends is dropped.
         self.shared.hub.ask(|_| ()).await;

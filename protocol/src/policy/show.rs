@@ -13,6 +13,7 @@ pub const PAGE_MOST: u32 = 1_000;
 
 /// Body of `/muster/admin.show`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ShowQuery {
     /// Of what.
@@ -38,6 +39,7 @@ impl fmt::Display for ShowQuery {
 
 /// What a policy consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// `[users.…]`, by name.
@@ -70,6 +72,7 @@ impl Part {
 
 /// One page of a part of the policy in force at the broker that was asked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ShowAnswer {
     /// Which generation; none if the policy has no seal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +115,7 @@ impl ShowAnswer {
 
 /// A user, without the hash.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct UserShown {
     /// Name.
@@ -146,6 +150,7 @@ pub struct UserShown {
 
 /// A group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GroupShown {
     /// Name.
     pub name: String,
@@ -167,6 +172,7 @@ pub struct GroupShown {
 
 /// An entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EntryShown {
     /// Line in the text, the first being 1.
     pub line: u64,
@@ -185,6 +191,7 @@ pub struct EntryShown {
 
 /// A hidden fact.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HiddenShown {
     /// The pattern.
     pub pattern: String,
@@ -195,6 +202,7 @@ pub struct HiddenShown {
 
 /// A collective.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CollectiveShown {
     /// Name.
     pub name: String,
@@ -204,6 +212,7 @@ pub struct CollectiveShown {
 
 /// A broker of the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BrokerShown {
     /// Name.
     pub name: String,
@@ -217,6 +226,7 @@ pub struct BrokerShown {
 
 /// Body of `/muster/admin.history`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryQuery {
     /// Only this one, with its changes.
@@ -232,6 +242,7 @@ pub struct HistoryQuery {
 
 /// Generations that the broker that was asked has, the newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HistoryAnswer {
     /// These.
     pub editions: Vec<EditionShown>,
@@ -242,6 +253,7 @@ pub struct HistoryAnswer {
 
 /// A generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EditionShown {
     /// Which.
     pub generation: Generation,
@@ -267,6 +279,7 @@ pub struct EditionShown {
 
 /// Body of `/muster/admin.authority` and `/muster/admin.take`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthorityQuery {
     /// Why the authority is taken, for the history.
@@ -276,6 +289,7 @@ pub struct AuthorityQuery {
 
 /// Who may change the policy, as the broker that was asked sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityAnswer {
     /// The broker that was asked.
     pub broker: String,
@@ -292,6 +306,7 @@ pub struct AuthorityAnswer {
     pub rivals: Vec<String>,
     /// What the neighbours enforce.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub neighbours: BTreeMap<String, Option<Generation>>,
     /// What an admin should look at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

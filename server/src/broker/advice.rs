@@ -37,9 +37,9 @@ impl Broker {
             }
             Purpose::Show(query) => {
                 let answer = self.access.show(&query)?;
-                let cost = answer.len();
+                let cost = 1 + answer.len();
                 self.reply_with(asker, &answer, now);
-                Ok(1 + cost)
+                Ok(cost)
             }
             _ => Err(Refusal::new(Code::Unsupported, "this is no question about the policy")),
         }

@@ -702,6 +702,22 @@ fn explain_says_which_entries_grant() {
 }
 
 #[test]
+fn an_admin_is_shown_the_policy_and_others_are_not() {
+    let mut house = House::new();
+    let text = POLICY.replace("\"/muster/>\"\nwrite = [\"noc\", \"noc-acme\"]", "\"/muster/>\"\nwrite = [\"noc\"]");
+    house.handle(Event::HandEdit("".into(), policy(&text)));
+    let noc = house.open("noc");
+    let user = house.query(noc, "admin.show", "", json!({"what": "users", "name": "acme"})).json();
+    assert_eq!((&user["users"][0]["name"], &user["users"][0]["groups"]), (&json!("acme"), &json!(["noc-acme"])));
+    let groups = house.query(noc, "admin.show", "", json!({"what": "groups", "limit": 1})).json();
+    assert_eq!((groups["groups"].as_array().map(Vec::len), &groups["next"]), (Some(1), &groups["groups"][0]["name"]));
+    let unknown = house.query(noc, "admin.show", "", json!({"what": "users", "name": "nobody"}));
+    assert_eq!((unknown.event(), unknown.header("muster-code")), ("refused", "bad-body"));
+    let acme = house.open("acme");
+    assert_eq!(house.query(acme, "admin.show", "", json!({"what": "users"})).header("muster-code"), "denied");
+}
+
+#[test]
 fn a_display_fact_brings_no_hidden_one_along() {
     let mut house = House::new();
     let text = POLICY

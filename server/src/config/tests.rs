@@ -87,6 +87,14 @@ fn the_sample_shows_every_limit() {
         "rotate-age",
         "keep",
         "heads",
+        "admin",
+        "origins",
+        "open-to",
+        "connections-per-address",
+        "sessions",
+        "idle",
+        "results",
+        "results-for",
     ] {
         assert!(SAMPLE.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} = "))), "{key}");
     }
@@ -141,6 +149,17 @@ fn mistakes_name_line_and_cure() {
         ("[audit]\nenabled = \"yes\"\n", 5, "invalid type"),
         ("[audit]\nfile = \"audit.log\"\n", 5, "the audit log `audit.log` does not end in .jsonl"),
         ("[listen]\nlinks = [\"dc1:61617\"]\n", 5, "invalid socket address"),
+        (
+            "[listen]\nlinks = [\"127.0.0.1:5000\"]\nadmin = [\"127.0.0.1:5000\"]\n",
+            6,
+            "127.0.0.1:5000 is where STOMP or links are listened for too",
+        ),
+        ("[listen]\nadmin = [\"127.0.0.1:0\"]\n[limits]\ntoken-life = \"0s\"\n", 7, "the API is on and tokens are off"),
+        ("[admin]\norigins = [\"noc.example.net\"]\n", 5, "`noc.example.net` is no origin"),
+        ("[admin]\norigins = [\"https://noc.example.net/\"]\n", 5, "is no origin"),
+        ("[admin]\norigins = [\"*\"]\n", 5, "`*` is no origin"),
+        ("[admin]\nopen-to = [\"localhost\"]\n", 5, "`localhost` is no network"),
+        ("[admin]\nsessions = 0\n", 5, "0 is out of range"),
         ("[[link]]\naddress = \"dc1\"\n", 4, "missing field `to`"),
         ("[[link]]\nto = \"DC1\"\n", 5, "`DC1` is not a broker's name"),
         ("[[link]]\nto = \"dc1\"\naddress = \"tls://dc1\"\n", 6, "`tls://dc1` is not a broker address"),

@@ -45,7 +45,7 @@ fn broker_list(seats: &[Seat]) -> String {
 }
 
 pub(super) fn musterd_toml(cluster: &str, seat: &Seat) -> String {
-    let Seat { name, stomp_listen, link, dials, .. } = seat;
+    let Seat { name, stomp_listen, link, admin, dials, .. } = seat;
     let links = link.as_ref().map(|(_, listen)| format!("links = [\"{listen}\"]\n")).unwrap_or_default();
     let mut text = format!(
         "# Made by `musterd init`. Whatever is not here has its default; conf/musterd.toml shows all settings.\n\
@@ -53,7 +53,9 @@ pub(super) fn musterd_toml(cluster: &str, seat: &Seat) -> String {
          policy = \"policy.toml\"\n\
          cluster-key = \"cluster.key\"\n\n\
          [broker]\nname = \"{name}\"\ncluster = \"{cluster}\"\nstate-dir = \"state\"\n\n\
-         [listen]\nstomp = [\"{stomp_listen}\"]\n{links}\n\
+         [listen]\nstomp = [\"{stomp_listen}\"]\n{links}\
+         # The HTTP API, for this machine alone; \"0.0.0.0:8161\" would be for others too (docs/api.md).\n\
+         admin = [\"{admin}\"]\n\n\
          [tls]\ncertificate = \"broker.pem\"\nkey = \"broker.key\"\nca = \"ca.pem\"\n"
     );
     if !dials.is_empty() {

@@ -1,6 +1,6 @@
 //! `muster admin authority`: which broker may change the policy, and how does another one come to be it?
 
-use super::edit::{confirm, confirmable};
+use super::edit::{confirm, confirmable, is_in_doubt};
 use super::list::{or_dash, page};
 use super::shown;
 use crate::cli::{Context, Failure, text};
@@ -72,8 +72,21 @@ impl Take {
             let now = context.client().await?.authority().await?;
             confirm(context, &question(&now)).await?;
         }
-        let answer = context.client().await?.take_authority(&self.reason).await?;
-        tell(context, &answer, self.json)
+        let client = context.client().await?;
+        let answer = client.take_authority(&self.reason).await;
+        if answer.as_ref().is_err_and(is_in_doubt) {
+            context
+                .surface
+                .note("It is not known whether the authority was taken; `muster admin authority` says who has it.");
+        }
+        let answer = answer?;
+        let mut words = answer.changes.to_string();
+        if let Some(generation) = answer.generation {
+            words.push_str(&format!("generation {generation}\n"));
+        }
+        context.surface.out(&shown(self.json, &answer, &words))?;
+        context.surface.note(&format!("{} is the authority.", text::clean(client.broker())));
+        Ok(EXIT_OK)
     }
 }
 

@@ -152,11 +152,11 @@ pub(super) async fn confirm(context: &mut Context, question: &str) -> Result<(),
 }
 
 /// Whether the edit may have been made although no answer came. An edit can end the session of whoever makes it.
-fn is_in_doubt(error: &ClientError) -> bool {
+pub(super) fn is_in_doubt(error: &ClientError) -> bool {
     match error {
         ClientError::Lost(_) | ClientError::NoAnswer(_) | ClientError::Misunderstood(_) => true,
         ClientError::Refused(refused) => {
-            matches!(refused.code, Some(Code::Revoked | Code::HeartBeat | Code::SlowConsumer))
+            matches!(refused.code, Some(Code::Revoked | Code::Closed | Code::HeartBeat | Code::SlowConsumer))
         }
         ClientError::Connect(_) | ClientError::Unsettled(_) => false,
     }

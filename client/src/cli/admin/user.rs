@@ -151,6 +151,7 @@ impl User {
             User::Add(add) => add.run(context).await,
             User::Set(set) => set.options.carry_out(context, Edit::UserSet(set.fields()?)).await,
             User::Passwd(Passwd { name, password, options }) => {
+                context.settings()?;
                 let password = Some(password.hash(name, &mut context.surface)?);
                 options.carry_out(context, Edit::UserSet(UserFields { password, ..named(name) })).await
             }
@@ -195,7 +196,8 @@ impl Add {
         let mut fields = self.fields.of(&self.name)?;
         fields.kind = Some(self.kind.clone());
         fields.disabled = self.disabled.then_some(true);
-        // Last, so that nothing is typed for an edit that cannot be.
+        // Last, and not without settings, so that nothing is typed for an edit that cannot be.
+        context.settings()?;
         fields.password = Some(self.password.hash(&self.name, &mut context.surface)?);
         self.options.carry_out(context, Edit::UserAdd(fields)).await
     }

@@ -741,22 +741,28 @@ async fn the_authority_is_shown_with_what_is_wrong_with_it() {
 #[tokio::test]
 async fn the_authority_is_taken_after_a_yes() {
     let before = json!({"broker": "dc1", "generation": "3.17", "authority": "noc1", "reachable": false});
-    let after = json!({"broker": "dc1", "generation": "4.18", "authority": "dc1", "reachable": true});
+    let change = json!({"what": "setting", "name": "authority", "how": "changed", "details": ["noc1 -> dc1"]});
+    let after = edited("4.18", &json!({"changes": [change], "rights": []}));
     let take = ["admin", "authority", "take", "--reason", "noc1 burned down"];
     let script = vec![(AUTHORITY, before.clone()), (TAKE, after.clone())];
     let ((code, out, err), bodies) = asked(&take, &["y"], &[], script).await;
-    assert_eq!((code, out.as_str()), (0, "broker      dc1\ngeneration  4.18\nauthority   dc1 (this broker)\n"));
+    assert_eq!((code, out.as_str()), (0, "~ setting authority\n    noc1 -> dc1\ngeneration 4.18\n"));
     let question = "dc1 takes the authority from noc1, which cannot be reached, and builds on its own policy of generation \
                     3.17; edits that it does not have are set aside. Go on? [y/N] ";
-    assert_eq!(err, question);
+    assert_eq!(err, format!("{question}fake is the authority.\n"));
     assert_eq!(bodies[1], json!({"reason": "noc1 burned down"}));
     let ((code, _, _), _) = asked(&take, &["n"], &[], vec![(AUTHORITY, before)]).await;
     assert_eq!(code, 4);
     let (code, _, err) = muster(&take, &[], silent).await;
     assert!(code == 4 && err.contains("--yes"), "{err}");
     let ((code, out, err), body) = one(&["admin", "authority", "take", "-y", "--json"], TAKE, after.clone()).await;
-    assert_eq!((code, err.as_str(), body), (0, "", json!({})));
+    assert_eq!((code, err.as_str(), body), (0, "fake is the authority.\n", json!({})));
     assert_eq!(serde_json::from_str::<Value>(&out).expect("JSON"), after);
+    let (code, _, err) = muster(&["admin", "authority", "take", "-y"], &[], |mut peer, _| async move {
+        peer.expect(TAKE).await;
+    })
+    .await;
+    assert!(code == 3 && err.starts_with("It is not known whether the authority was taken"), "{err}");
 }
 
 const SESSIONS: &str = "/muster/admin.sessions";

@@ -61,9 +61,10 @@ impl Policy {
                 answer.acl = page(shown, limit, next);
             }
             Part::Hidden => {
-                let hidden = self.hidden_shown().into_iter().enumerate().skip(passed(query)?);
-                let hidden = hidden.filter(|(_, shown)| wanted(&shown.pattern));
-                answer.hidden = page(hidden.map(|(place, shown)| ((place + 1).to_string(), shown)), limit, next);
+                let count = self.hidden.as_ref().map_or(HIDDEN_BY_DEFAULT.len(), Vec::len);
+                let places = (0..count).skip(passed(query)?).filter(|place| wanted(&self.hidden_pattern(*place)));
+                let shown = places.map(|place| ((place + 1).to_string(), self.hidden_shown(place)));
+                answer.hidden = page(shown, limit, next);
             }
             Part::Collectives => {
                 let collectives = self.collectives.iter().enumerate().skip(passed(query)?);
@@ -75,7 +76,7 @@ impl Policy {
             }
         }
         match &query.name {
-            Some(name) if answer.is_empty() && query.after.is_none() => Err(unknown(query.what, name)),
+            Some(name) if answer.is_empty() => Err(unknown(query.what, name)),
             _ => Ok(answer),
         }
     }
@@ -97,32 +98,29 @@ impl Policy {
     }
 
     fn group_shown(&self, group: &Group) -> GroupShown {
-        let hidden = self.hidden_patterns();
         let limits = Limit::ALL.into_iter();
         GroupShown {
             name: group.name.clone(),
             scope: group.scope.as_ref().map(ToString::to_string),
             all: group.all,
-            shows: group.shows.iter().filter_map(|place| hidden.get(*place).cloned()).collect(),
+            shows: group.shows.iter().map(|place| self.hidden_pattern(*place)).collect(),
             limits: limits.filter_map(|limit| Some((limit.as_str().to_owned(), group.limits.get(limit)?))).collect(),
             members: group.members,
         }
     }
 
-    fn hidden_shown(&self) -> Vec<HiddenShown> {
-        let patterns = self.hidden_patterns().into_iter().enumerate();
-        let shown = patterns.map(|(place, pattern)| {
-            let groups = self.groups.iter().filter(|group| group.shows.contains(&place));
-            HiddenShown { pattern, shown_to: groups.map(|group| group.name.clone()).collect() }
-        });
-        shown.collect()
+    fn hidden_shown(&self, place: usize) -> HiddenShown {
+        let groups = self.groups.iter().filter(|group| group.shows.contains(&place));
+        HiddenShown { pattern: self.hidden_pattern(place), shown_to: groups.map(|group| group.name.clone()).collect() }
     }
 
-    fn hidden_patterns(&self) -> Vec<String> {
+    /// The pattern at a place in the hidden list, which may be that of the default.
+    fn hidden_pattern(&self, place: usize) -> String {
         match &self.hidden {
-            Some(list) => list.iter().map(ToString::to_string).collect(),
-            None => HIDDEN_BY_DEFAULT.map(str::to_owned).to_vec(),
+            Some(list) => list.get(place).map(ToString::to_string),
+            None => HIDDEN_BY_DEFAULT.get(place).map(ToString::to_string),
         }
+        .unwrap_or_default()
     }
 }
 

@@ -104,6 +104,9 @@ fn plain_messages_and_finds_that_are_allowed_are_not_on_record_commands_are() {
         (&admin["about"], &admin["destination"]),
         (&json!("acme write /topic/a.b.c"), &json!("/muster/admin.explain"))
     );
+    house.query(noc, "admin.show", "", json!({ "what": "users", "name": "acme" }));
+    let shown = records(&mut house);
+    assert_eq!(shown.last().map(|record| &record["about"]), Some(&json!("show users acme")));
 }
 
 #[test]
@@ -150,10 +153,10 @@ fn what_an_admin_looks_at_is_on_record_too() {
     records(&mut house);
     for (what, body, about) in [
         ("audit", json!({ "user": "bob" }), "audit bob"),
-        ("show", json!({ "what": "users", "name": "bob" }), "users bob"),
+        ("show", json!({ "what": "users", "name": "bob" }), "show users bob"),
         ("history", json!({ "generation": "1.2" }), "history 1.2"),
         ("sessions", json!({}), "sessions"),
-        ("close", json!({ "session": 99, "reason": "left the team" }), "close session 99: left the team"),
+        ("close", json!({ "session": 99, "reason": "left the team" }), "session 99 of nobody: left the team"),
         ("authority", json!({}), "authority"),
         ("take", json!({ "reason": "noc1 is gone" }), "authority take: noc1 is gone"),
     ] {

@@ -103,6 +103,24 @@ fn headers_beside_fields_of_their_kind_are_followed() {
 }
 
 #[test]
+fn what_has_lost_its_last_field_is_still_there() {
+    let unset = |text: &str| after(text, json!({"edit": "group-set", "name": "a.b", "unset": ["all", "sessions"]}));
+    for (text, made) in [
+        ("[groups.'a.b']\nall = true\n", "[groups.'a.b']\n"),
+        (" groups.'a.b'.all = true # x\n\n groups.'a.b'.sessions = 1\n", " groups.\"a.b\" = {}\n\n"),
+        ("[groups]\n'a.b'.all = true\nc.all = true\n", "[groups]\n\"a.b\" = {}\nc.all = true\n"),
+        ("groups = { 'a.b'.all = true, c = {}, 'a.b'.sessions = 1 }\n", "groups = { \"a.b\" = {}, c = {} }\n"),
+        ("groups = { 'a.b' = { all = true, sessions = 1 } }\n", "groups = { 'a.b' = {} }\n"),
+        ("groups.'a.b'.all = true\ngroups.'a.b'.scope = 'x=y'\n", "groups.'a.b'.scope = 'x=y'\n"),
+    ] {
+        assert_eq!(unset(text), made, "{text}");
+        assert!(refused(made, json!({"edit": "group-add", "name": "a.b"})).contains("is there already"));
+    }
+    let limit = json!({"edit": "limit-remove", "group": "g", "limit": "sessions"});
+    assert_eq!(after("groups.g.sessions = 1", limit), "groups.g = {}\n");
+}
+
+#[test]
 fn entries_and_collectives_may_be_lists() {
     let text = "acl = [\n  { destination = \"/muster/find\", write = [\"a\"] }, # look\n  { destination = \"/muster/node\", write = [\"a\", \"b\"] },\n]\ncollective = [{ name = \"x\" }]\n";
     let added = after(text, json!({"edit": "acl-add", "destination": "/muster/report", "write": ["a"]}));
