@@ -101,6 +101,34 @@ pub enum StartError {
     },
 }
 
+/// What the page of metrics is made of.
+#[derive(Debug, Clone)]
+struct Meter {
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    links: Links,
+    started: Instant,
+    /// When the certificate that was loaded ends, Unix seconds.
+    certificate_until: Option<i64>,
+}
+
+impl Meter {
+    async fn page(&self) -> String {
+        let shared = &self.shared;
+        let parts = Parts {
+            name: &shared.name,
+            started: self.started,
+            hub: &shared.hub,
+            gate: &self.gate,
+            logins: &shared.logins,
+            expired: &shared.expired,
+            links: &self.links,
+            certificate_until: self.certificate_until,
+        };
+        metrics::render(&metrics::collect(parts).await)
+    }
+}
+
 /// A broker that runs.
 #[derive(Debug)]
 pub struct Running {
@@ -111,8 +139,7 @@ pub struct Running {
     instance: u64,
     keeper: Keeper,
     certificate: PathBuf,
-    /// When the one that was loaded ends, Unix seconds.
-    certificate_until: Option<i64>,
+    meter: Meter,
     addresses: Vec<SocketAddr>,
     link_addresses: Vec<SocketAddr>,
     started: Instant,
@@ -234,7 +261,9 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     let (links, link_addresses) =
         start_links(config, (instance, incarnation), &shared.hub, policy_seen, &stopped).await?;
     tokio::spawn(audit::tell_heads(shared.hub.clone(), stopped.clone()));
-    let api = start_api(config, (&server_tls, &shared, &gate), &links, &stopped).await?;
+    let started = Instant::now();
+    let meter = Meter { shared: shared.clone(), gate: gate.clone(), links: links.clone(), started, certificate_until };
+    let api = start_api(config, &server_tls, &meter, &stopped).await?;
     let control = control::bind(&config.control).await.map_err(StartError::Control)?;
     let running = Arc::new(Running {
         shared,
@@ -244,10 +273,10 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         instance,
         keeper,
         certificate: config.tls.certificate.clone(),
-        certificate_until,
+        meter,
         addresses,
         link_addresses,
-        started: Instant::now(),
+        started,
         stop,
         hub_task: tokio::sync::Mutex::new(hub_task),
     });
@@ -302,8 +331,8 @@ async fn start_links(
 /// Binds the ports of the HTTP API and starts to serve there, if there are any.
 async fn start_api(
     config: &Config,
-    (tls, shared, gate): (&Arc<ServerConfig>, &Arc<Shared>, &Arc<Gate>),
-    links: &Links,
+    tls: &Arc<ServerConfig>,
+    meter: &Meter,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Option<Api>, StartError> {
     if config.listen.admin.is_empty() {
@@ -314,12 +343,12 @@ async fn start_api(
         let socket = TcpListener::bind(address).await;
         sockets.push(socket.map_err(|cause| StartError::Listen { address: *address, cause })?);
     }
-    let limits = &config.limits;
+    let (limits, counted) = (&config.limits, meter.clone());
     let setup = api::Setup {
         config: config.admin.clone(),
         tls: tls.clone(),
-        shared: shared.clone(),
-        sessions: gate.clone(),
+        shared: meter.shared.clone(),
+        sessions: meter.gate.clone(),
         caps: Caps {
             pending: limits.pending,
             pending_per_address: limits.pending_per_address,
@@ -329,9 +358,11 @@ async fn start_api(
         },
         token_life: limits.token_life,
         max_frame: limits.max_frame,
-        links: links.clone(),
-        // Whoever renders metrics hands it in here; until then there is no such path.
-        metrics: None,
+        links: meter.links.clone(),
+        metrics: Arc::new(move || {
+            let meter = counted.clone();
+            Box::pin(async move { meter.page().await })
+        }),
     };
     Ok(Some(Api::start(setup, sockets, stopped.clone())))
 }
@@ -470,18 +501,7 @@ impl Running {
 
     /// Numbers for Prometheus, in its text format ([`metrics::CONTENT_TYPE`]).
     pub async fn metrics(&self) -> String {
-        let shared = &self.shared;
-        let parts = Parts {
-            name: &shared.name,
-            started: self.started,
-            hub: &shared.hub,
-            gate: &self.gate,
-            logins: &shared.logins,
-            expired: &shared.expired,
-            links: &self.links,
-            certificate_until: self.certificate_until,
-        };
-        metrics::render(&metrics::collect(parts).await)
+        self.meter.page().await
     }
 
     /// Stops accepting, tells everybody, waits a bounded time until they are gone.

@@ -165,7 +165,7 @@ mod tests {
     use muster_protocol::policy::{Edit, EditQuery, Named, UserFields};
 
     fn made() -> Value {
-        serde_json::from_slice(&routes(true).document()).unwrap()
+        serde_json::from_slice(&routes().document()).unwrap()
     }
 
     #[test]

@@ -46,7 +46,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// New passwords that are hashed at once.
 const HASHES: usize = 1;
 
-/// What renders `/metrics`; without it there is no such path.
+/// What renders `/metrics`.
 pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// What the API stands on.
@@ -68,7 +68,7 @@ pub struct Setup {
     /// Links of this broker.
     pub links: Links,
     /// What `/metrics` says.
-    pub metrics: Option<Metrics>,
+    pub metrics: Metrics,
 }
 
 impl fmt::Debug for Setup {
@@ -101,7 +101,7 @@ pub(crate) struct Front {
     login_time: Duration,
     idle: Duration,
     hashes: Semaphore,
-    metrics: Option<Metrics>,
+    metrics: Metrics,
     /// The OpenAPI document.
     document: Bytes,
 }
@@ -117,7 +117,7 @@ impl Api {
         let way = Way { shared, gate: sessions, login_time: caps.login_time, records: records.clone() };
         let seats = Arc::new(Seats::new(way, config.sessions, config.idle, token_life));
         let gate = Gate::new(caps);
-        let routes = routes::routes(metrics.is_some());
+        let routes = routes::routes();
         let front = Arc::new(Front {
             hub,
             broker,

@@ -29,7 +29,7 @@ struct Alive {
     status: &'static str,
 }
 
-pub(super) fn add(routes: &mut Routes, with_metrics: bool) {
+pub(super) fn add(routes: &mut Routes) {
     let probe = |path: &'static str, id, summary| {
         get(path, id, "probes", summary)
             .says("Open to the networks of `open-to`; from elsewhere it needs a token whose user may write to `/muster/mesh`.")
@@ -42,11 +42,9 @@ pub(super) fn add(routes: &mut Routes, with_metrics: bool) {
     let operation =
         probe("/meshz", "meshz", "All brokers and links, as this broker sees them, without a word on nodes.");
     routes.add_open(operation.answers::<MeshAnswer>("The mesh."), meshz);
-    if with_metrics {
-        let content = json!({ METRICS: { "schema": { "type": "string" } } });
-        let operation = probe("/metrics", "metrics", "Counts and times for Prometheus.");
-        routes.add_open(operation.answer(200, "The metrics.", &content), metrics);
-    }
+    let content = json!({ METRICS: { "schema": { "type": "string" } } });
+    let operation = probe("/metrics", "metrics", "Counts and times for Prometheus.");
+    routes.add_open(operation.answer(200, "The metrics.", &content), metrics);
 }
 
 /// Whether whoever calls may look.
@@ -88,10 +86,7 @@ async fn meshz(call: Call) -> Result<Response, Problem> {
 
 async fn metrics(call: Call) -> Result<Response, Problem> {
     admit(&call).await?;
-    let Some(render) = &call.front.metrics else {
-        return Err(Problem::new(Code::Unsupported, "nothing renders metrics"));
-    };
-    let mut response = Response::new(Body::from(render().await));
+    let mut response = Response::new(Body::from((call.front.metrics)().await));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS));
     Ok(response)
 }

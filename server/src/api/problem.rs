@@ -82,9 +82,9 @@ fn status_of(code: Code) -> StatusCode {
         | Code::BadFacts
         | Code::BadBody
         | Code::BadEdit => StatusCode::BAD_REQUEST,
-        Code::AuthFailed | Code::Revoked => StatusCode::UNAUTHORIZED,
+        Code::AuthFailed | Code::Revoked | Code::Closed => StatusCode::UNAUTHORIZED,
         Code::Denied | Code::HiddenFact | Code::AllNotAllowed => StatusCode::FORBIDDEN,
-        Code::NoSuchRequest | Code::NoSuchNode => StatusCode::NOT_FOUND,
+        Code::NoSuchRequest | Code::NoSuchNode | Code::NoSuchSession => StatusCode::NOT_FOUND,
         Code::StaleBase
         | Code::TooManyTargets
         | Code::UnexpectedTargets

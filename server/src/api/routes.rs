@@ -44,15 +44,15 @@ pub(super) struct Operation {
     schemas: BTreeMap<String, Value>,
 }
 
-/// All of them; `/metrics` only if something renders it.
-pub(super) fn routes(with_metrics: bool) -> Routes {
+/// All of them.
+pub(super) fn routes() -> Routes {
     let mut routes = Routes { router: Router::new(), paths: BTreeMap::new(), schemas: BTreeMap::new() };
     login::add(&mut routes);
     nodes::add(&mut routes);
     requests::add(&mut routes);
     policy::add(&mut routes);
     sessions::add(&mut routes);
-    probes::add(&mut routes, with_metrics);
+    probes::add(&mut routes);
     document::add(&mut routes);
     routes
 }

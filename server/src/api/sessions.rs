@@ -52,6 +52,8 @@ pub(super) fn add(routes: &mut Routes) {
         .query("decision", "How it was decided.", json!({ "type": "string", "enum": ["allowed", "denied"] }))
         .query("destination", "A destination pattern.", json!({ "type": "string", "format": "muster-destination" }))
         .query("node", "A node id.", json!({ "$ref": "#/components/schemas/NodeId" }))
+        .query("request", "The id of a request.", text())
+        .query("before", "Lines of a lower number: `next` of the page before.", number())
         .query("event", "A kind of event, such as `login`.", text())
         .query(
             "limit",
@@ -107,6 +109,8 @@ async fn audit(caller: Caller, call: Call) -> Result<Response, Problem> {
         decision: parameters.parsed("decision", "allowed or denied", |word| one_of(&["allowed", "denied"], word))?,
         destination: parameters.text("destination"),
         node: parameters.text("node"),
+        request: parameters.text("request"),
+        before: parameters.number("before", 0..=u64::MAX)?,
         event: parameters.text("event"),
         limit: parameters.limit(PAGE_MOST)?,
     };

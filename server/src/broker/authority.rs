@@ -6,7 +6,7 @@
 use super::Broker;
 use super::access::{Right, User};
 use super::editions::{Job, Letter, Undone, Whose};
-use super::errand::{Chore, Edition, Errand, Outcome};
+use super::errand::{Amended, Chore, Edition, Errand, Outcome};
 use super::event::{Now, Purpose, Sent, SessionId};
 use super::inquiries::{Asker, Gather};
 use super::mesh::Cargo;
@@ -109,17 +109,23 @@ impl Broker {
         }
         match (self.editions.done(errand), outcome) {
             (Some(Undone::Edit(whose, dry_run)), Outcome::Amended(made)) => {
-                let answer = made.map(|made| {
-                    if let Some(edition) = made.edition {
-                        self.enforce(edition, now);
+                let (edition, answer) = match made {
+                    Ok(Amended { edition, changes }) => {
+                        let generation = edition.as_ref().unwrap_or(self.edition()).generation();
+                        (edition, Ok(EditAnswer { generation, changes, dry_run }))
                     }
-                    EditAnswer { generation: self.edition().generation(), changes: made.changes, dry_run }
-                });
+                    Err(refusal) => (None, Err(refusal)),
+                };
+                // The edit may end the session of whoever made it: that one is to hear of it before it is closed.
+                let editor = if let Whose::Session(asker) = &whose { Some(asker.session) } else { None };
                 self.answer_edit(whose, answer, now);
+                if let Some(edition) = edition {
+                    self.enforce(edition, editor, now);
+                }
             }
             (Some(Undone::Hand), Outcome::Amended(Ok(made))) => {
                 if let Some(edition) = made.edition {
-                    self.enforce(edition, now);
+                    self.enforce(edition, None, now);
                 }
             }
             (Some(Undone::Adopt(from, _)), Outcome::Adopted(Ok(adopted))) => {
@@ -135,7 +141,7 @@ impl Broker {
                     );
                     self.editions.alarm(text);
                 }
-                self.enforce(adopted.edition, now);
+                self.enforce(adopted.edition, None, now);
             }
             (Some(Undone::Adopt(from, stamp)), Outcome::Adopted(Err(why))) => {
                 self.editions.refused(&from, &stamp, &why, now.tick);
@@ -229,10 +235,11 @@ impl Broker {
         Ok(())
     }
 
-    fn enforce(&mut self, edition: Edition, now: Now) {
+    /// `editor` gets what waits for it before its session is closed, if it is.
+    fn enforce(&mut self, edition: Edition, editor: Option<SessionId>, now: Now) {
         let policy = edition.policy.clone();
         self.editions.enforce(edition, now.tick);
-        self.apply(policy, now);
+        self.apply(policy, editor, now);
     }
 
     fn answer_edit(&mut self, whose: Whose, answer: Result<EditAnswer, Refusal>, now: Now) {

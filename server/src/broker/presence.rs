@@ -160,6 +160,10 @@ impl Broker {
         // Who may no longer read does not get what waits, and who does not read never will.
         let at_once = |r: &Refusal| matches!(r.code, Code::SlowConsumer | Code::Revoked | Code::Moved | Code::Closed);
         let at_once = refusal.as_ref().is_some_and(at_once);
+        self.part(id, refusal, at_once, reason, now);
+    }
+
+    fn part(&mut self, id: SessionId, refusal: Option<Refusal>, at_once: bool, reason: &str, now: Now) {
         if let Some(session) = self.sessions.get(id) {
             session.outbox().close(refusal, at_once);
         }
@@ -210,8 +214,8 @@ impl Broker {
         }
     }
 
-    /// A new policy: what it no longer allows ends now.
-    pub(super) fn apply(&mut self, policy: Arc<Policy>, now: Now) {
+    /// A new policy: what it no longer allows ends now. Whoever made it is still told that it was.
+    pub(super) fn apply(&mut self, policy: Arc<Policy>, editor: Option<SessionId>, now: Now) {
         let old = std::mem::replace(&mut self.access, policy);
         self.policy_since = now.unix;
         let mut over = Vec::new();
@@ -247,7 +251,8 @@ impl Broker {
             self.note_expiry(id, now);
         }
         for (id, text) in over {
-            self.close(id, Some(Refusal::new(Code::Revoked, text)), "revoked", now);
+            let refusal = Some(Refusal::new(Code::Revoked, text));
+            self.part(id, refusal, editor != Some(id), "revoked", now);
         }
         let policy = self.access.clone();
         self.mesh.set_list(policy.brokers().keys().cloned(), now.tick);

@@ -705,7 +705,7 @@ fn explain_says_which_entries_grant() {
 fn an_admin_is_shown_the_policy_and_others_are_not() {
     let mut house = House::new();
     let text = POLICY.replace("\"/muster/>\"\nwrite = [\"noc\", \"noc-acme\"]", "\"/muster/>\"\nwrite = [\"noc\"]");
-    house.handle(Event::HandEdit("".into(), policy(&text)));
+    house.enforce(policy(&text));
     let noc = house.open("noc");
     let user = house.query(noc, "admin.show", "", json!({"what": "users", "name": "acme"})).json();
     assert_eq!((&user["users"][0]["name"], &user["users"][0]["groups"]), (&json!("acme"), &json!(["noc-acme"])));

@@ -306,16 +306,16 @@ fn who_bears_witness_must_hold_and_have_something_to_say() {
     ] {
         let before = fs::read(&dc1).unwrap();
         edit(&dc1, change);
-        let error = read(&[dc1.clone()]).unwrap_err().to_string();
+        let error = read(std::slice::from_ref(&dc1)).unwrap_err().to_string();
         assert!(error.contains(what) && error.contains("proves nothing about another log"), "{error}");
         fs::write(&dc1, before).unwrap();
     }
     let empty = site.folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    assert!(read(&[empty.clone()]).unwrap_err().to_string().contains("no file in it ends in .jsonl"));
+    assert!(read(std::slice::from_ref(&empty)).unwrap_err().to_string().contains("no file in it ends in .jsonl"));
     assert!(read(&[empty.join("none")]).unwrap_err().to_string().contains("cannot read"));
     // Its own log says nothing about itself.
-    let own = read(&[site.config.file.clone()]).unwrap();
+    let own = read(std::slice::from_ref(&site.config.file)).unwrap();
     let whole = verify::verify_log(&site.config.file, Some(&own)).unwrap();
     let error = verify::witnessed(whole, Some(&own), false).unwrap_err().to_string();
     assert!(error.contains("1 logs of other brokers have nothing on record about the log of noc1"), "{error}");
