@@ -86,15 +86,17 @@ spare_port() {
 
 # The NOC has nodes of its own; each broker has its own copy of the policy.
 extend_policy() {
-    local broker
+    local broker hash
     head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$dir/passwords/node-noc"
+    # One hash for all: a copy that says something else than the authority's would be set aside.
+    hash="$("$MUSTER_BIN/musterd" passwd --file "$dir/passwords/node-noc")"
     for broker in "${brokers[@]}"; do
         cat >>"$dir/$broker/policy.toml" <<END
 
 # Added by ext/three-node: the NOC's own nodes.
 [users.node-noc]
 kind = "agent"
-password = "$("$MUSTER_BIN/musterd" passwd --file "$dir/passwords/node-noc")"
+password = "$hash"
 groups = ["agents"]
 facts = { datacenter = "noc", customer = "internal" }
 END

@@ -47,7 +47,7 @@ pub enum BeginError {
     },
     /// This broker is to make the policy, and cannot seal it.
     #[error(
-        "this broker is the authority over the policy, and cannot seal it: {cause}; give it a certificate for server and client authentication with the name NAME.CLUSTER.muster, of the CA in [tls] ca"
+        "this broker is the authority over the policy, and cannot seal it: {cause}; give it a certificate for server and client authentication with the name NAME.CLUSTER.muster, of the CA in [tls] ca; or, if it is a broker alone, take `authority` out of policy.toml"
     )]
     Unsealable {
         /// What is wrong with its certificate, key or CA.

@@ -8,7 +8,7 @@ use super::{LoadError, MAX_BYTES};
 use muster_protocol::policy::{Generation, Seal, Stamp};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// Editions that are kept.
@@ -416,11 +416,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 fn write_like(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     if let Some(like) = like {
-        let (owner, group) = (rustix::fs::Uid::from_raw(like.uid()), rustix::fs::Gid::from_raw(like.gid()));
+        let (new, owner, group) = (file.metadata()?, like.uid(), like.gid());
         // Only root can give a file away, and others only to their own groups.
-        let is_given = rustix::fs::fchown(&file, Some(owner), Some(group))
-            .or_else(|_| rustix::fs::fchown(&file, None, Some(group)))
-            .is_ok();
+        let is_given = (new.uid(), new.gid()) == (owner, group)
+            || fchown(&file, Some(owner), Some(group)).or_else(|_| fchown(&file, None, Some(group))).is_ok();
         let mode = like.mode() & if is_given { WIDEST } else { 0o600 };
         file.set_permissions(Permissions::from_mode(mode | 0o400))?;
     }
