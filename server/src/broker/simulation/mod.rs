@@ -7,7 +7,7 @@
 mod actors;
 mod agreement;
 mod aim;
-mod dice;
+pub(super) mod dice;
 mod edge;
 mod ledger;
 mod scenarios;
@@ -81,7 +81,7 @@ fn policy(brokers: usize) -> Arc<Policy> {
     made.clone()
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
