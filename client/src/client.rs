@@ -4,9 +4,10 @@ use crate::connect::{self, Access, ConnectError};
 use crate::events::{self, Misunderstood, Refused, RequestEvent};
 use crate::without::Without;
 use bytes::Bytes;
+use muster_protocol::admin::{AuditAnswer, AuditQuery};
 use muster_protocol::frame::{Command, Frame};
 use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header};
-use muster_protocol::policy::{DiffAnswer, DiffQuery, LintAnswer, LintQuery};
+use muster_protocol::policy::{DiffAnswer, DiffQuery, LintAnswer, LintQuery, PAGE_MOST};
 use muster_protocol::request::{
     CancelAnswer, CancelQuery, ExplainAnswer, ExplainQuery, FindAnswer, FindQuery, MeshAnswer, NodeAnswer, NodeQuery,
     ReportAnswer, ReportQuery,
@@ -46,6 +47,9 @@ pub enum ClientError {
     /// No answer to a query.
     #[error("the broker gave no answer within {} s", .0.as_secs())]
     NoAnswer(Duration),
+    /// A list could not be had as it stood at one moment.
+    #[error("the policy was edited while it was listed, {0} times in a row; try again")]
+    Unsettled(u32),
     /// Something came that cannot be read.
     #[error(transparent)]
     Misunderstood(#[from] Misunderstood),
@@ -260,12 +264,39 @@ impl Client {
         self.query("/muster/admin.lint", None, query).await
     }
 
+    /// One page of the audit log of the broker that we are connected to.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditAnswer, ClientError> {
+        self.query("/muster/admin.audit", None, query).await
+    }
+
+    /// The newest `most` lines that fit, page after page, as one answer without `next`, oldest first.
+    pub async fn audit_all(&self, mut query: AuditQuery, most: usize) -> Result<AuditAnswer, ClientError> {
+        let mut pages = Vec::new();
+        let mut left = most;
+        loop {
+            query.limit = Some(u32::try_from(left).unwrap_or(u32::MAX).min(PAGE_MOST));
+            let page = self.audit(&query).await?;
+            left = left.saturating_sub(page.lines.len());
+            let (next, more, broker) = (page.next, page.more, page.broker);
+            pages.push(page.lines);
+            if next.is_some() && next >= query.before.or(Some(u64::MAX)) {
+                return Err(Misunderstood("a page of the audit log that leads to itself".into()).into());
+            }
+            query.before = next;
+            if left == 0 || next.is_none() {
+                let lines = pages.into_iter().rev().flatten().collect();
+                return Ok(AuditAnswer { broker, lines, more, next: None });
+            }
+        }
+    }
+
     /// Ends a request of this connection; its events go on until `done`.
     pub async fn cancel(&self, request: &RequestId) -> Result<CancelAnswer, ClientError> {
         self.query("/muster/cancel", None, &CancelQuery { request: request.to_string() }).await
     }
 
-    async fn query<T: DeserializeOwned>(
+    /// Asks a broker something and waits for its one answer.
+    pub(crate) async fn query<T: DeserializeOwned>(
         &self,
         destination: &str,
         target: Option<&Target>,

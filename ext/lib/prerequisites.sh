@@ -132,22 +132,31 @@ need_facter() {
     command -v facter >/dev/null || install "a test of the agent asks Debian's facter" facter
 }
 
-# need_stomp_py: sets $python to an interpreter that has stomp.py, in a virtual environment beside the build.
-need_stomp_py() {
-    local base=/usr/bin/python3 requirements="$root/tests/third-party/requirements.txt"
-    python="$target/python/bin/python"
+# need_stomp_py: sets $python to an interpreter that has stomp.py.
+need_stomp_py() { need_python stomp.py stomp "$target/python" "$root/tests/third-party/requirements.txt"; }
+
+# need_schemathesis: sets $python to an interpreter that has schemathesis.
+need_schemathesis() {
+    need_python schemathesis schemathesis "$target/schemathesis" "$root/tests/third-party/requirements-api.txt"
+}
+
+# need_python WHAT MODULE FOLDER REQUIREMENTS: sets $python to an interpreter that has the module, in a virtual environment
+# beside the build.
+need_python() {
+    local what="$1" module="$2" folder="$3" requirements="$4" base=/usr/bin/python3
+    python="$folder/bin/python"
     [ -x "$base" ] || base="$(command -v python3 || true)"
     if [ -z "$base" ] || ! "$base" -c 'import ensurepip, venv' 2>/dev/null; then
-        install "the tests with stomp.py need Python and its venv" python3 python3-venv
+        install "the tests with $what need Python and its venv" python3 python3-venv
         base=/usr/bin/python3
     fi
-    cmp -s "$requirements" "$target/python/requirements.txt" && "$python" -c 'import stomp' 2>/dev/null && return 0
-    say "Installing stomp.py into $target/python"
+    cmp -s "$requirements" "$folder/requirements.txt" && "$python" -c "import $module" 2>/dev/null && return 0
+    say "Installing $what into $folder"
     mkdir -p "$target"
-    "$base" -m venv --clear "$target/python" </dev/null || fail "python3 -m venv failed; its message is above"
+    "$base" -m venv --clear "$folder" </dev/null || fail "python3 -m venv failed; its message is above"
     "$python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements" </dev/null \
-        || fail "pip could not install stomp.py; its message is above"
-    cp "$requirements" "$target/python/requirements.txt"
+        || fail "pip could not install $what; its message is above"
+    cp "$requirements" "$folder/requirements.txt"
 }
 
 # need_ruby_stomp: sets $ruby to Debian's interpreter, which finds Debian's ruby-stomp.
@@ -156,6 +165,27 @@ need_ruby_stomp() {
     ruby=/usr/bin/ruby
     [ -x "$ruby" ] && "$ruby" -e 'require "stomp"' 2>/dev/null && return 0
     install "the tests with Debian's ruby-stomp need it" ruby ruby-stomp
+}
+
+# need_promtool: sets $promtool to Prometheus's checker. Of Debian's package the program alone is unpacked beside the build:
+# installed, the package would start a Prometheus on this machine.
+# shellcheck disable=SC2034  # for whoever sources this
+need_promtool() {
+    local folder="$target/prometheus"
+    promtool="$(command -v promtool || true)"
+    [ -z "$promtool" ] || return 0
+    promtool="$folder/usr/bin/promtool"
+    "$promtool" --version >/dev/null 2>&1 && return 0
+    { command -v apt-get && command -v dpkg-deb; } >/dev/null \
+        || fail "promtool is needed, Prometheus's checker: install it as its home page says, and then run this again"
+    say "Unpacking promtool into $folder"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    if ! packages_available prometheus && may_install; then apt_refresh; fi
+    (cd "$folder" && apt-get -o APT::Sandbox::User=root download -qq prometheus </dev/null \
+        && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb) \
+        || fail "apt-get could not download prometheus; its message is above"
+    "$promtool" --version >/dev/null || fail "$promtool does not run; its message is above"
 }
 
 # wait_until SECONDS COMMAND…: polls; false when the time is over.

@@ -27,7 +27,7 @@ b-3   node-b-acme   dc2  profile::base,profile::database
 folder=""             # of the cluster; set by whoever sources this
 launched=""           # the process that `launch` started last
 declare -A process=() # name of a broker or agent -> process
-declare -A stomp=() links=() # name of a broker -> port
+declare -A stomp=() links=() admin=() # name of a broker -> port
 declare -A node=()    # name of an agent -> node id
 
 agent_names() { awk 'NF { print $1 }' <<<"$agents"; }
@@ -60,9 +60,10 @@ make_cluster() {
     dir="$folder/cluster"
     local broker options=(--cluster demo --topology mesh)
     for broker in "${brokers[@]}"; do
-        stomp[$broker]="$(free_port_but "${stomp[@]}" "${links[@]}")"
-        links[$broker]="$(free_port_but "${stomp[@]}" "${links[@]}")"
-        options+=(--broker "$broker=127.0.0.1:${stomp[$broker]}:${links[$broker]}")
+        stomp[$broker]="$(spare_port)"
+        links[$broker]="$(spare_port)"
+        admin[$broker]="$(spare_port)"
+        options+=(--broker "$broker=127.0.0.1:${stomp[$broker]}:${links[$broker]}:${admin[$broker]}")
     done
     show musterd init --dir "$dir" "${options[@]}"
     "$MUSTER_BIN/musterd" init --dir "$dir" "${options[@]}" >"$folder/init.log" \
@@ -75,11 +76,11 @@ make_cluster() {
     done
 }
 
-# free_port_but PORT…: a free port that is none of these.
-free_port_but() {
+# spare_port: a free port that is none of the brokers'.
+spare_port() {
     local port
     while port="$(free_port)"; do
-        case " $* " in *" $port "*) ;; *) printf '%s\n' "$port"; return 0 ;; esac
+        case " ${stomp[*]} ${links[*]} ${admin[*]} " in *" $port "*) ;; *) printf '%s\n' "$port"; return 0 ;; esac
     done
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 /// Body of `/muster/admin.sessions`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionsQuery {
     /// Only of this user.
@@ -15,7 +16,7 @@ pub struct SessionsQuery {
     pub kind: Option<String>,
     /// Connections that are over, the newest first, instead of those that are open.
     pub closed: bool,
-    /// Those after this one: `next` of the page before.
+    /// Those after the session of this number: `next` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
     /// At most so many, up to [`crate::policy::PAGE_MOST`].
@@ -25,6 +26,7 @@ pub struct SessionsQuery {
 
 /// Sessions of the broker that was asked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionsAnswer {
     /// The broker.
     pub broker: String,
@@ -41,6 +43,7 @@ pub struct SessionsAnswer {
 
 /// An open session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionShown {
     /// Its number, unique in the broker's life.
     pub session: u64,
@@ -66,6 +69,7 @@ pub struct SessionShown {
 
 /// A session that is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClosedShown {
     /// Its number.
     pub session: u64,
@@ -86,6 +90,7 @@ pub struct ClosedShown {
 
 /// Body of `/muster/admin.close`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CloseQuery {
     /// Which, of the broker that is asked.
@@ -96,6 +101,7 @@ pub struct CloseQuery {
 
 /// The answer to [`CloseQuery`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CloseAnswer {
     /// Whose session was closed.
     pub user: String,
@@ -103,6 +109,7 @@ pub struct CloseAnswer {
 
 /// Body of `/muster/admin.audit`: what must hold for a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditQuery {
     /// From then on, RFC 3339.
@@ -123,9 +130,15 @@ pub struct AuditQuery {
     /// A node id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// A kind of event, such as `login`.
+    /// The id of a request: asked, cancelled, done, here and from other brokers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// A kind of event, such as `login`. Lines of `peer-head` fit only so, unless something is wrong with them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
+    /// Lines whose number is lower: `next` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
     /// The newest so many, up to [`crate::policy::PAGE_MOST`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -133,12 +146,16 @@ pub struct AuditQuery {
 
 /// Lines of the audit log of the broker that was asked, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditAnswer {
     /// The broker.
     pub broker: String,
     /// The lines, as they stand there.
     pub lines: Vec<Value>,
-    /// Whether older lines fit too, or the answer became too large.
+    /// Whether older lines fit too, or may fit: the answer became too large, or enough of the log was read for one question.
     #[serde(default)]
     pub more: bool,
+    /// `before` of the next page, if there is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }

@@ -93,6 +93,10 @@ codes! {
     Moved = "moved", "Nothing, if the node reconnected; else look for a second agent with the same node key.";
     /// The policy changed and no longer lets this session, or its subscription, be.
     Revoked = "revoked", "Ask an admin what changed.";
+    /// An admin has closed the session.
+    Closed = "closed", "Ask the admin that the text names; agents come back by themselves.";
+    /// Nothing is known of that session, or it is of a node outside the caller's scope.
+    NoSuchSession = "no-such-session", "Look at the sessions that are open; each broker knows its own only.";
     /// The peer was silent for longer than its heart-beat promised.
     HeartBeat = "heart-beat", "Send heart-beats as negotiated.";
     /// A link: the other side belongs to another cluster.

@@ -12,6 +12,9 @@ pub mod frame;
 pub mod link;
 pub mod manifest;
 pub mod message;
+#[cfg(feature = "openapi")]
+mod openapi;
+pub mod passwd;
 pub mod policy;
 pub mod request;
 pub mod session;

@@ -305,6 +305,8 @@ pub enum Load {
     Cancel(Serial),
     /// A node has come, gone or changed: for those who subscribe to registrations.
     Announce(Box<Announce>),
+    /// Where the origin's audit log ends: the others put it on record.
+    AuditHead(AuditHead),
     /// A load that this version does not know: relayed without its content, not acted on.
     #[serde(other)]
     Unknown,
@@ -350,6 +352,25 @@ impl Before {
     }
 }
 
+/// Where the chain of an audit log ends. Who has it on record can tell whether the log was cut off or written anew before that line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// Number of the last line, the first being 1.
+    pub n: u64,
+    /// Its hash: SHA-256, 64 lowercase hex digits.
+    pub hash: String,
+    /// When it was the last one, Unix ms of that broker.
+    pub at: u64,
+}
+
+impl AuditHead {
+    /// Whether it can be the end of a log.
+    pub fn is_sound(&self) -> bool {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        self.n > 0 && self.hash.len() == 64 && self.hash.bytes().all(is_digit)
+    }
+}
+
 impl Load {
     /// The topic that it goes to, for filters of links; what belongs to a request that has passed them is not filtered again.
     pub fn destination(&self) -> Option<&str> {
@@ -357,7 +378,7 @@ impl Load {
             Load::Message(letter) => Some(&letter.destination),
             Load::Prepare(prepare) => Some(&prepare.letter.destination),
             Load::Announce(announce) => Some(&announce.destination),
-            Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => None,
+            Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::AuditHead(_) | Load::Unknown => None,
         }
     }
 }

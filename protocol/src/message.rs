@@ -97,8 +97,13 @@ pub enum IdError {
 
 /// Text from a peer, cut and cleaned so that it can stand in an error or a log line.
 pub fn shown(text: &str) -> String {
-    let mut clean: String = text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(64).is_some() {
+    shown_upto(text, 64)
+}
+
+/// As [`shown`], cut at so many characters.
+pub fn shown_upto(text: &str, most: usize) -> String {
+    let mut clean: String = text.chars().take(most).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(most).is_some() {
         clean.push('…');
     }
     clean

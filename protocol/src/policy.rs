@@ -13,7 +13,7 @@ pub use edit::{
     Member, Named, RevertTo, ScopeOf, UserFields, WholeText,
 };
 pub use edition::{
-    Generation, LINEAGE_MOST, Made, NoGeneration, PolicyPart, PolicyState, Seal, Stamp, Took, WantPolicy,
+    Generation, LINEAGE_MOST, Made, NoGeneration, PART, PolicyPart, PolicyState, Seal, Stamp, Took, WINDOW, WantPolicy,
 };
 pub use show::{
     AuthorityAnswer, AuthorityQuery, BrokerShown, CollectiveShown, EditionShown, EntryShown, GroupShown, HiddenShown,
@@ -27,11 +27,29 @@ use std::fmt;
 pub const MOST: usize = 2_000;
 
 /// The names below `/muster/` that brokers answer at.
-pub const SYSTEM: [&str; 9] =
-    ["facts", "find", "report", "node", "cancel", "mesh", "admin.explain", "admin.diff", "admin.lint"];
+pub const SYSTEM: [&str; 17] = [
+    "facts",
+    "find",
+    "report",
+    "node",
+    "cancel",
+    "mesh",
+    "admin.explain",
+    "admin.diff",
+    "admin.lint",
+    "admin.show",
+    "admin.edit",
+    "admin.history",
+    "admin.authority",
+    "admin.take",
+    "admin.sessions",
+    "admin.close",
+    "admin.audit",
+];
 
 /// Body of `/muster/admin.diff`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DiffQuery {
     /// The text of the proposed policy.toml.
@@ -40,6 +58,7 @@ pub struct DiffQuery {
 
 /// Body of `/muster/admin.lint`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LintQuery {
     /// The text of a policy.toml; without it the policy in force is looked at.
@@ -49,6 +68,7 @@ pub struct LintQuery {
 
 /// What a new policy would change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DiffAnswer {
     /// What stands otherwise in the new one.
     pub changes: Vec<Change>,
@@ -61,6 +81,7 @@ pub struct DiffAnswer {
 
 /// Whether something is there only afterwards, only before, or otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
     /// Only in the new policy.
@@ -73,6 +94,7 @@ pub enum How {
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     /// `user`, `group`, `entry`, `collective`, `broker`, `asserted`, `hidden`, `display` or `setting`.
     pub what: String,
@@ -87,6 +109,7 @@ pub struct Change {
 
 /// A right that a user gains or loses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RightChange {
     /// Who.
     pub user: String,
@@ -100,6 +123,7 @@ pub struct RightChange {
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// It opens a way, or locks somebody out.
@@ -112,6 +136,7 @@ pub enum Severity {
 
 /// Something in a policy that looks wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Finding {
     /// How much it matters.
     pub severity: Severity,
@@ -126,6 +151,7 @@ pub struct Finding {
 
 /// Everything that looks wrong in a policy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LintAnswer {
     /// By line.
     pub findings: Vec<Finding>,
@@ -192,6 +218,14 @@ fn is_zero(number: &u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_protocol_document_lists_every_system_destination() {
+        let document = include_str!("../../docs/protocol.md");
+        for name in SYSTEM {
+            assert!(document.contains(&format!("| `/muster/{name}`")), "docs/protocol.md lacks {name}");
+        }
+    }
 
     #[test]
     fn people_read_a_line_for_each() {

@@ -37,6 +37,16 @@ macro_rules! words {
             }
         }
 
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $enum {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                crate::openapi::one_of($enum::ALL.iter().map(|word| word.as_str()))
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $enum {}
+
         impl fmt::Display for $enum {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(self.as_str())
@@ -148,6 +158,7 @@ words! {
 
 /// Body of `missing`: a broker whose nodes cannot be asked, or are not known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Missing {
     /// Which.
     pub broker: String,
@@ -162,6 +173,7 @@ pub struct Missing {
 
 /// Body of `done`: how many nodes ended in which state, and of whom nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Done {
     /// Only states that occurred.
     pub states: BTreeMap<State, u64>,
@@ -182,6 +194,7 @@ pub struct Failure {
 
 /// A module's error: a short stable code and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ActionError {
     /// Such as `bad-argument`, `not-found`, `exit-status`.
     pub code: String,
@@ -191,6 +204,7 @@ pub struct ActionError {
 
 /// Body of `/muster/find`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FindQuery {
     /// Facts to show with each node.
@@ -209,6 +223,7 @@ pub struct FindQuery {
 
 /// Answer of `/muster/find`: one page, in the order of brokers and node ids. With `facts` a page has at most 64 nodes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FindAnswer {
     /// All that match, on whatever page.
     pub count: u64,
@@ -230,6 +245,7 @@ pub struct FindAnswer {
 
 /// A node that matches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FoundNode {
     /// The node.
     pub id: NodeId,
@@ -245,6 +261,7 @@ pub struct FoundNode {
 
 /// A node that matched when it was last seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GoneNode {
     /// The node.
     pub id: NodeId,
@@ -261,6 +278,7 @@ pub struct GoneNode {
 
 /// Body of `/muster/report`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReportQuery {
     /// Path of the fact.
@@ -272,6 +290,7 @@ pub struct ReportQuery {
 
 /// Answer of `/muster/report`: a histogram.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReportAnswer {
     /// Nodes that match the target.
     pub count: u64,
@@ -288,6 +307,7 @@ pub struct ReportAnswer {
 
 /// One value of a fact and how many nodes have it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ValueCount {
     /// The value.
     pub value: Value,
@@ -297,6 +317,7 @@ pub struct ValueCount {
 
 /// Body of `/muster/node`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NodeQuery {
     /// Which node.
@@ -308,6 +329,7 @@ pub struct NodeQuery {
 
 /// Answer of `/muster/node`: one node, inside the caller's scope, hidden facts removed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeAnswer {
     /// The node.
     pub id: NodeId,
@@ -342,6 +364,7 @@ pub struct NodeAnswer {
 
 /// When and why a node went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gone {
     /// Unix ms.
     pub at: u64,
@@ -359,6 +382,7 @@ pub struct CancelQuery {
 
 /// Answer of `/muster/cancel`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CancelAnswer {
     /// Nodes that had not answered and were told to stop.
     pub cancelled: u64,
@@ -371,6 +395,7 @@ pub struct MeshQuery {}
 
 /// Answer of `/muster/mesh`: the mesh as one broker sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MeshAnswer {
     /// Who says so.
     pub broker: String,
@@ -399,6 +424,7 @@ words! {
 
 /// A broker of the mesh.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MeshBroker {
     /// Its name.
     pub name: String,
@@ -424,6 +450,7 @@ pub struct MeshBroker {
 
 /// One end of a link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MeshLink {
     /// To whom.
     pub to: String,
@@ -441,6 +468,7 @@ pub struct MeshLink {
 
 /// Body of `/muster/admin.explain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExplainQuery {
     /// Whose rights.
@@ -456,6 +484,7 @@ pub struct ExplainQuery {
 
 /// Answer of `/muster/admin.explain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExplainAnswer {
     /// Whether the policy grants it.
     pub allowed: bool,
@@ -482,6 +511,7 @@ pub struct ExplainAnswer {
 
 /// A limit that holds for a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Bound {
     /// As it stands in the policy: `max-targets`, `requests-per-minute`, `in-flight` or `sessions`.
     pub limit: String,
@@ -493,6 +523,7 @@ pub struct Bound {
 
 /// How many nodes of one broker a filter reaches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reached {
     /// The broker that counted its own nodes, and no others.
     pub broker: String,

@@ -107,8 +107,16 @@ pub async fn login<S>(stream: S, login: &Login) -> Result<(Session, Incoming<S>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
+    login_within(stream, login, Limits::default()).await
+}
+
+/// As [`login`], with other limits on the frames that are received.
+pub async fn login_within<S>(stream: S, login: &Login, limits: Limits) -> Result<(Session, Incoming<S>), SessionError>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let (read, mut write) = tokio::io::split(stream);
-    let mut reader = Reader { read, decoder: Decoder::new(Limits::default()), buffer: BytesMut::with_capacity(4096) };
+    let mut reader = Reader { read, decoder: Decoder::new(limits), buffer: BytesMut::with_capacity(4096) };
     let exchange = async {
         let mut out = BytesMut::new();
         frame::encode(&connect_frame(login), Version::V1_2, &mut out);

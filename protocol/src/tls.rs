@@ -4,7 +4,9 @@
 //! sides show a certificate, and there is nothing but TLS 1.3.
 
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -115,6 +117,13 @@ pub fn link_client_config(certificate: &Path, key: &Path, ca: &Path) -> Result<A
     Ok(Arc::new(config))
 }
 
+/// A broker's chain and key, for what it signs itself; refused for the same reasons as by [`server_config`].
+pub fn certified_key(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let (chain, secret) = own(certificate, key)?;
+    CertifiedKey::from_der(chain, secret, &provider())
+        .map_err(|e| TlsError::Config { file: key.to_owned(), cause: e.to_string() })
+}
+
 /// For whom a certificate was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -157,11 +166,13 @@ pub fn valid_until(certificate: &Path) -> Result<i64, TlsError> {
     Ok(validity(certificate, &chain)?.1)
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+/// The cryptography of all connections and signatures.
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn roots(ca: &Path) -> Result<RootCertStore, TlsError> {
+/// The CA certificates of a file.
+pub fn roots(ca: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
         roots.add(certificate).map_err(|e| TlsError::Config { file: ca.to_owned(), cause: e.to_string() })?;

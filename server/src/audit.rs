@@ -3,23 +3,33 @@
 //! When the disk is full, or records come faster than they can be written, the broker goes on: what is lost is counted, said in
 //! the log and in `musterd ctl status`, and put on record as soon as that can be written.
 
+mod against;
+mod answer;
+mod backwards;
 pub mod chain;
 mod search;
 mod trail;
 mod verify;
 
+pub use against::Witnessed;
+pub use answer::answer;
 pub use search::{SearchError, SearchOptions, search};
 pub use verify::{Fault, VerifyError, VerifyOptions, Whole, verify};
 
+use crate::broker::event::Event;
 use crate::broker::record::Record;
 use crate::config::AuditConfig;
+use crate::hub::Hub;
+use crate::metrics::Written;
+use muster_protocol::link::AuditHead;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::MissedTickBehavior;
 use trail::Trail;
 
 /// Records that may wait to be written.
@@ -34,8 +44,8 @@ const BATCH: usize = 256;
 const SYNC: Duration = Duration::from_secs(1);
 /// Time between two log lines about trouble.
 const SAY: Duration = Duration::from_secs(60);
-/// How long a broker that stops waits for the last records.
-const STOP: Duration = Duration::from_secs(5);
+/// How long whoever waits for the thread waits at most.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// The handle that everybody else holds.
 #[derive(Debug, Clone, Default)]
@@ -46,11 +56,23 @@ struct Desk {
     queue: SyncSender<Told>,
     counts: Arc<Counts>,
     file: PathBuf,
+    heads: Duration,
 }
 
 #[derive(Debug)]
 enum Told {
     Record(u64, Box<Record>),
+    Ask(Ask),
+}
+
+/// What is answered when everything that was told before is written.
+#[derive(Debug)]
+enum Ask {
+    /// Is it?
+    Flush(oneshot::Sender<()>),
+    /// Where does the log end, on the disk? Asked at that time, Unix ms. Nothing if it cannot be written now.
+    Head(u64, oneshot::Sender<Option<AuditHead>>),
+    /// Is it on the disk? Then the thread ends.
     Stop(oneshot::Sender<()>),
 }
 
@@ -88,7 +110,7 @@ impl Audit {
             told_lost: 0,
         };
         std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&told))?;
-        Ok(Audit(Some(Arc::new(Desk { queue, counts, file: config.file.clone() }))))
+        Ok(Audit(Some(Arc::new(Desk { queue, counts, file: config.file.clone(), heads: config.heads }))))
     }
 
     /// Whether records are wanted.
@@ -133,18 +155,80 @@ impl Audit {
         })
     }
 
+    /// Waits until what was told before is written, for a bounded time; whether it is. What cannot be written counts as lost.
+    pub async fn flush(&self) -> bool {
+        self.ask(Ask::Flush).await.is_some()
+    }
+
+    /// Where the log ends, with everything that was told before, once that is on the disk; nothing if it cannot be.
+    pub async fn head(&self) -> Option<AuditHead> {
+        self.ask(|answer| Ask::Head(unix_ms(), answer)).await.flatten()
+    }
+
+    /// Where it stands, if there is one.
+    fn file(&self) -> Option<&Path> {
+        self.0.as_ref().map(|desk| desk.file.as_path())
+    }
+
+    /// How often the other brokers are told where it ends; nothing: never.
+    fn heads(&self) -> Option<Duration> {
+        self.0.as_ref().map(|desk| desk.heads).filter(|every| !every.is_zero())
+    }
+
+    /// The same for metrics; `None` if there is no audit log.
+    pub fn written(&self) -> Option<Written> {
+        let counts = &self.0.as_ref()?.counts;
+        Some(Written {
+            written: counts.written.load(Ordering::Relaxed),
+            lost: counts.lost.load(Ordering::Relaxed),
+            waiting: counts.waiting.load(Ordering::Relaxed),
+            failing: lock(&counts.error).is_some(),
+        })
+    }
+
     /// Writes what was told before, brings it to the disk, and ends; within a bounded time.
     pub async fn stop(&self) {
-        let Some(desk) = &self.0 else { return };
-        let (done, written) = oneshot::channel();
-        let queue = desk.queue.clone();
-        let stop = async {
-            let told = tokio::task::spawn_blocking(move || queue.send(Told::Stop(done)).is_ok());
-            told.await.unwrap_or(false) && written.await.is_ok()
-        };
-        if !tokio::time::timeout(STOP, stop).await.unwrap_or(false) {
+        if self.is_on() && self.ask(Ask::Stop).await.is_none() {
             tracing::error!("the audit log was not written to its end");
         }
+    }
+
+    async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let desk = self.0.as_ref()?;
+        let (answer, answered) = oneshot::channel();
+        let (queue, ask) = (desk.queue.clone(), Told::Ask(ask(answer)));
+        let asked = async {
+            // It may have to wait for a place in the queue.
+            let sent = tokio::task::spawn_blocking(move || queue.send(ask).is_ok());
+            if sent.await.unwrap_or(false) { answered.await.ok() } else { None }
+        };
+        tokio::time::timeout(WAIT, asked).await.ok().flatten()
+    }
+}
+
+/// Has the other brokers told where the log ends: now, and as often as is configured until the broker stops.
+pub async fn tell_heads(hub: Hub, mut stopped: watch::Receiver<bool>) {
+    let Some(every) = hub.audit().heads() else { return };
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let is_over = tokio::select! {
+            _ = ticks.tick() => false,
+            _ = stopped.wait_for(|stopped| *stopped) => true,
+        };
+        if is_over {
+            return;
+        }
+        tell_head(&hub).await;
+    }
+}
+
+/// Has the other brokers told where the log ends now, if they are told at all.
+pub async fn tell_head(hub: &Hub) {
+    if hub.audit().heads().is_some()
+        && let Some(head) = hub.audit().head().await
+    {
+        hub.tell(Event::AuditHead(head)).await;
     }
 }
 
@@ -170,7 +254,7 @@ impl Writer {
                 None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => told.recv_timeout(wait),
             };
-            let (mut batch, mut stop) = (Vec::new(), None);
+            let (mut batch, mut asked) = (Vec::new(), None);
             let mut is_over = matches!(first, Err(RecvTimeoutError::Disconnected));
             for told in first.into_iter().chain(told.try_iter().take(BATCH)) {
                 match told {
@@ -178,9 +262,9 @@ impl Writer {
                         self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
                         batch.push((at, record));
                     }
-                    Told::Stop(done) => {
-                        stop = Some(done);
-                        is_over = true;
+                    Told::Ask(ask) => {
+                        is_over |= matches!(ask, Ask::Stop(_));
+                        asked = Some(ask);
                         break;
                     }
                 }
@@ -189,11 +273,30 @@ impl Writer {
             let held = batch.iter().map(|(_, record)| record.held()).sum();
             self.counts.held.fetch_sub(held, Ordering::Relaxed);
             self.sync_if_due(is_over);
+            self.answer(asked);
             self.complain();
             if is_over {
-                // Who waits for it may have given up.
-                stop.map(|done| done.send(()));
                 return;
+            }
+        }
+    }
+
+    /// Whoever asked may have given up.
+    fn answer(&mut self, asked: Option<Ask>) {
+        match asked {
+            Some(Ask::Flush(done) | Ask::Stop(done)) => drop(done.send(())),
+            Some(Ask::Head(at, answer)) => drop(answer.send(self.head(at))),
+            None => {}
+        }
+    }
+
+    /// Only what is on the disk: what others have on record of this log must be in it after any crash.
+    fn head(&mut self, at: u64) -> Option<AuditHead> {
+        match self.trail.head() {
+            Ok(tail) => tail.map(|chain::Tail { n, hash }| AuditHead { n, hash, at }),
+            Err(error) => {
+                self.fail(&error);
+                None
             }
         }
     }

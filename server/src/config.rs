@@ -5,6 +5,7 @@
 mod values;
 
 use crate::broker::access::{place, toml_cure};
+use ipnet::IpNet;
 use muster_protocol::dial::Address;
 use muster_protocol::message::BrokerName;
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,9 @@ pub struct Config {
     /// What it keeps on record.
     #[serde(default)]
     pub audit: AuditConfig,
+    /// Its HTTP API.
+    #[serde(default)]
+    pub admin: AdminConfig,
 }
 
 /// `[broker]`
@@ -108,11 +112,18 @@ pub struct Listen {
     pub plain: Vec<SocketAddr>,
     /// Links of other brokers, over TLS. Empty unless configured.
     pub links: Vec<SocketAddr>,
+    /// The HTTP API, over TLS. Empty unless configured.
+    pub admin: Vec<SocketAddr>,
 }
 
 impl Default for Listen {
     fn default() -> Listen {
-        Listen { stomp: vec![SocketAddr::from(([0, 0, 0, 0], 61614))], plain: Vec::new(), links: Vec::new() }
+        Listen {
+            stomp: vec![SocketAddr::from(([0, 0, 0, 0], 61614))],
+            plain: Vec::new(),
+            links: Vec::new(),
+            admin: Vec::new(),
+        }
     }
 }
 
@@ -283,6 +294,9 @@ pub struct AuditConfig {
     /// Files before the current one that are kept.
     #[serde(deserialize_with = "values::count::<_, 1, 100_000>")]
     pub keep: usize,
+    /// How often the other brokers are told where the log ends; 0: never.
+    #[serde(deserialize_with = "values::duration::<_, 0, HOUR>")]
+    pub heads: Duration,
 }
 
 impl Default for AuditConfig {
@@ -293,6 +307,52 @@ impl Default for AuditConfig {
             rotate_size: 64 * MIB as usize,
             rotate_age: Duration::from_millis(7 * 24 * HOUR),
             keep: 20,
+            heads: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[admin]`: the HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct AdminConfig {
+    /// Origins of web pages that may call it, beside its own: `https://HOST` or `https://HOST:PORT`.
+    #[serde(deserialize_with = "values::origins")]
+    pub origins: Vec<String>,
+    /// Networks from which health and metrics are shown without a login.
+    #[serde(deserialize_with = "values::networks")]
+    pub open_to: Vec<IpNet>,
+    /// Connections in all.
+    #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
+    pub connections: usize,
+    /// Of these, from one address; 0 is no limit.
+    #[serde(deserialize_with = "values::count::<_, 0, 1_000_000>")]
+    pub connections_per_address: usize,
+    /// Sessions inside the broker that calls are answered by, one for each token and address.
+    #[serde(deserialize_with = "values::count::<_, 1, 100_000>")]
+    pub sessions: usize,
+    /// After how long without a call such a session, or a connection, is closed.
+    #[serde(deserialize_with = "values::duration::<_, { SECOND / 10 }, { 24 * HOUR }>")]
+    pub idle: Duration,
+    /// Bytes of what nodes have answered that are kept to be fetched, of all requests together.
+    #[serde(deserialize_with = "values::size::<_, MIB, { 4096 * MIB }>")]
+    pub results: usize,
+    /// How long they are kept after a request is over.
+    #[serde(deserialize_with = "values::duration::<_, { SECOND }, { 24 * HOUR }>")]
+    pub results_for: Duration,
+}
+
+impl Default for AdminConfig {
+    fn default() -> AdminConfig {
+        AdminConfig {
+            origins: Vec::new(),
+            open_to: values::loopback(),
+            connections: 1024,
+            connections_per_address: 128,
+            sessions: 256,
+            idle: Duration::from_secs(60),
+            results: 64 * MIB as usize,
+            results_for: Duration::from_secs(600),
         }
     }
 }
@@ -354,6 +414,15 @@ impl Config {
         if let Some(twice) = self.listen.links.iter().find(|at| at.port() != 0 && clients.contains(at)) {
             let cause = format!("{twice} is where clients are listened for too");
             return Err((Place::Key("links"), cause, "give links a port of their own, such as 61617"));
+        }
+        let others: Vec<&SocketAddr> = clients.into_iter().chain(&self.listen.links).collect();
+        if let Some(twice) = self.listen.admin.iter().find(|at| at.port() != 0 && others.contains(at)) {
+            let cause = format!("{twice} is where STOMP or links are listened for too");
+            return Err((Place::Key("admin"), cause, "give the API a port of its own, such as 8161"));
+        }
+        if !self.listen.admin.is_empty() && limits.token_life < Duration::from_secs(1) {
+            let cause = "the API is on and tokens are off, but they are how its callers show who they are".to_owned();
+            return Err((Place::Key("token-life"), cause, "set token-life, or remove listen.admin"));
         }
         if limits.max_frame / 8 < limits.max_header {
             let cause = format!(

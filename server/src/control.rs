@@ -27,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub enum Command {
     /// Counts, uptime, policy.
     Status,
+    /// Numbers for Prometheus, as text.
+    Metrics,
     /// Read the policy again.
     Reload,
     /// Take the link to this broker up again.
@@ -39,6 +41,7 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Command::Status => f.write_str("status"),
+            Command::Metrics => f.write_str("metrics"),
             Command::Reload => f.write_str("reload"),
             Command::LinkUp(name) => write!(f, "link up {}", shown(name)),
             Command::LinkDown(name) => write!(f, "link down {}", shown(name)),
@@ -100,11 +103,13 @@ async fn exchange(stream: UnixStream, running: &Running) -> io::Result<()> {
     BufReader::new(read.take(LINE)).read_line(&mut line).await?;
     let command = serde_json::from_str(&line);
     // Who only looks decides nothing.
-    let named = command.as_ref().ok().filter(|command| **command != Command::Status).map(Command::to_string);
+    let decides = |command: &&Command| !matches!(command, Command::Status | Command::Metrics);
+    let named = command.as_ref().ok().filter(decides).map(Command::to_string);
     let answer = match command {
         Ok(Command::Status) => Answer::Ok(running.status().await),
+        Ok(Command::Metrics) => Answer::Ok(running.metrics().await.into()),
         Ok(Command::Reload) => match running.reload().await {
-            Ok(text) => Answer::Ok(serde_json::json!({ "reloaded": text })),
+            Ok(reloaded) => Answer::Ok(serde_json::json!(reloaded)),
             Err(error) => Answer::Error(error.to_string()),
         },
         Ok(Command::LinkUp(name)) => steered(running.links().up(&name), &name, "up"),
@@ -148,6 +153,7 @@ mod tests {
     fn commands_have_their_line_form() {
         for (command, line) in [
             (Command::Status, r#""status""#),
+            (Command::Metrics, r#""metrics""#),
             (Command::Reload, r#""reload""#),
             (Command::LinkUp("dc1".into()), r#"{"link-up":"dc1"}"#),
             (Command::LinkDown("dc1".into()), r#"{"link-down":"dc1"}"#),

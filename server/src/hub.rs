@@ -1,12 +1,22 @@
 //! Who owns the broker? One task. Others tell it events or ask it questions; it waits for nobody, so it cannot deadlock.
 
+mod pulse;
+
+pub use pulse::{BOUNDS, Beat};
+
 use crate::audit::Audit;
 use crate::broker::Broker;
+use crate::broker::errand::Errand;
 use crate::broker::event::{Event, Now};
 use crate::broker::note::{Note, Weight};
+use muster_protocol::error::{Code, Refusal};
+use pulse::Pulse;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 /// Events that may wait; when the hub is busy, tellers wait, and TCP slows whoever sends.
@@ -30,6 +40,7 @@ pub struct Hub {
     queue: mpsc::Sender<Told>,
     clock: Clock,
     audit: Audit,
+    pulse: Arc<Pulse>,
 }
 
 /// Monotonic and Unix time, read in one place.
@@ -55,19 +66,26 @@ impl Clock {
 }
 
 impl Hub {
-    /// Starts the task that owns `broker`; it ends when it is told to. Nothing goes on record.
+    /// Starts the task that owns `broker`; it ends when it is told to. Nothing goes on record, and no errand is done.
     pub fn start(broker: Broker) -> (Hub, tokio::task::JoinHandle<()>) {
-        Hub::start_with(broker, Audit::off())
+        let (nobody, _) = mpsc::channel(1);
+        Hub::start_with(broker, Audit::off(), nobody)
     }
 
-    /// As [`Hub::start`]; what the broker decides goes on record.
-    pub fn start_with(mut broker: Broker, audit: Audit) -> (Hub, tokio::task::JoinHandle<()>) {
+    /// As [`Hub::start`]; what the broker decides goes on record, and what it leaves to the edge goes to whoever does its errands.
+    pub fn start_with(
+        mut broker: Broker,
+        audit: Audit,
+        errands: mpsc::Sender<Errand>,
+    ) -> (Hub, tokio::task::JoinHandle<()>) {
         let (queue, told) = mpsc::channel(QUEUE);
         let clock = Clock::start();
         if audit.is_on() {
             broker.keep_records();
         }
-        (Hub { queue, clock, audit: audit.clone() }, tokio::spawn(run(broker, told, clock, audit)))
+        let pulse = Arc::new(Pulse::default());
+        let task = tokio::spawn(run(broker, told, clock, audit.clone(), errands, pulse.clone()));
+        (Hub { queue, clock, audit, pulse }, task)
     }
 
     /// A hub without a broker: a test hears what it is told.
@@ -82,7 +100,7 @@ impl Hub {
                 }
             }
         });
-        (Hub { queue, clock: Clock::start(), audit: Audit::off() }, heard)
+        (Hub { queue, clock: Clock::start(), audit: Audit::off(), pulse: Arc::default() }, heard)
     }
 
     /// Tells the broker what happened; waits while it is busy. False if it has stopped.
@@ -111,17 +129,32 @@ impl Hub {
         self.clock
     }
 
+    /// How it does; no question is asked for that.
+    pub fn pulse(&self) -> Beat {
+        self.pulse.beat(self.queue.max_capacity() - self.queue.capacity())
+    }
+
     /// Where decisions go on record, also those of others than the broker.
     pub fn audit(&self) -> &Audit {
         &self.audit
     }
 }
 
-async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock, audit: Audit) {
+async fn run(
+    mut broker: Broker,
+    mut told: mpsc::Receiver<Told>,
+    clock: Clock,
+    audit: Audit,
+    errands: mpsc::Sender<Errand>,
+    pulse: Arc<Pulse>,
+) {
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let mut bits = move || rng.next_u64();
+    // Errands that nobody takes come back at once.
+    let mut undone: VecDeque<Event> = VecDeque::new();
     loop {
         let next = match broker.next_deadline(clock.now()) {
+            _ if !undone.is_empty() => undone.pop_front().map(Told::Event),
             Some(at) => {
                 let wait = Duration::from_millis(at.saturating_sub(clock.tick()));
                 if wait.is_zero() {
@@ -143,11 +176,12 @@ async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock, a
             }
             None => told.recv().await,
         };
+        let started = Instant::now();
         match next {
             Some(Told::Event(event)) => {
-                let started = Instant::now();
                 broker.handle(event, clock.now(), &mut bits);
                 let took = started.elapsed();
+                pulse.event(took);
                 if took > SLOW {
                     tracing::debug!(us = took.as_micros() as u64, "an event took longer than 2 ms");
                 }
@@ -155,11 +189,27 @@ async fn run(mut broker: Broker, mut told: mpsc::Receiver<Told>, clock: Clock, a
                 for record in broker.take_records() {
                     audit.tell(|| record);
                 }
+                undone.extend(broker.take_errands().into_iter().filter_map(|errand| pass(errand, &errands)));
             }
             Some(Told::Question(question)) => question(&broker),
             Some(Told::Stop) | None => return,
         }
+        pulse.busy(started.elapsed());
     }
+}
+
+/// Hands an errand over without waiting; what to tell the broker if nobody takes it.
+fn pass(errand: Errand, errands: &mpsc::Sender<Errand>) -> Option<Event> {
+    let (errand, refusal) = match errands.try_send(errand) {
+        Ok(()) => return None,
+        Err(TrySendError::Full(errand)) => {
+            (errand, Refusal::new(Code::Busy, "too much work with files waits; try again").again_in(1000))
+        }
+        Err(TrySendError::Closed(errand)) => {
+            (errand, Refusal::new(Code::Internal, "nobody works with files for this broker; its log says more"))
+        }
+    };
+    Some(Event::Done { errand: errand.id, outcome: errand.chore.refused(refusal).into() })
 }
 
 /// One structured log line. `tracing` wants field names at compile time, so every name that a note may use stands here.

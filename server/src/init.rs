@@ -46,12 +46,16 @@ pub struct InitOptions {
     /// Where a broker alone listens for STOMP over TLS
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:61614")]
     pub listen: SocketAddr,
+    /// Where a broker alone listens for the HTTP API
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8161")]
+    pub admin: SocketAddr,
     /// A broker of a cluster; repeat it for each, the NOC's first. HOST is what agents, operators and the other brokers
-    /// reach it by, 127.0.0.1 unless given; the ports are 61614 and 61617, of further brokers with the same HOST 10 more each
+    /// reach it by, 127.0.0.1 unless given; the ports are 61614, 61617 and (for the HTTP API, on its own machine only) 8161, of
+    /// further brokers with the same HOST 10 more each
     #[arg(
         long = "broker",
-        value_name = "NAME[=HOST[:STOMPPORT[:LINKPORT]]]",
-        conflicts_with_all = ["name", "addresses", "listen"]
+        value_name = "NAME[=HOST[:STOMPPORT[:LINKPORT[:ADMINPORT]]]]",
+        conflicts_with_all = ["name", "addresses", "listen", "admin"]
     )]
     pub brokers: Vec<BrokerOption>,
     /// Which brokers are linked; of two the later one dials
@@ -68,6 +72,7 @@ impl InitOptions {
             cluster: "demo".into(),
             addresses: vec!["127.0.0.1".into(), "localhost".into()],
             listen: SocketAddr::from(([127, 0, 0, 1], 61614)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8161)),
             brokers: Vec::new(),
             topology: Topology::default(),
         }

@@ -452,7 +452,23 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(bytes);
     object
         .and_then(|o| T::deserialize(serde_json::Value::Object(o)))
-        .map_err(|e| Refusal::new(Code::BadBody, format!("the body: {e}")))
+        .map_err(|e| Refusal::new(Code::BadBody, format!("the body: {}", without_values(&e.to_string()))))
+}
+
+/// What is wrong with a body, without the text that stood where something else was expected: it may be a secret in the wrong place,
+/// and this goes into logs.
+fn without_values(error: &str) -> String {
+    const BEGIN: &str = "string \"";
+    let cut = error.find(BEGIN).map(|at| at + BEGIN.len()).zip(error.rfind("\", expected"));
+    let mut text = match cut.filter(|(begin, end)| begin <= end) {
+        Some((begin, end)) => format!("{}…{}", &error[..begin], &error[end..]),
+        None => error.to_owned(),
+    };
+    if let Some((end, _)) = text.char_indices().nth(500) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 #[cfg(test)]
@@ -565,6 +581,17 @@ mod tests {
         ] {
             assert_eq!(refused(send(destination, &headers, body)).0, code, "{destination} {headers:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_names_fields_and_no_values() {
+        let text = |body: &str| refused(send("/muster/admin.edit", &[], body)).1;
+        let wrong = text(r#"{"edit":{"edit":"user-set","name":"a","disabled":"hunter2 \"quoted\", expected"}}"#);
+        assert_eq!(wrong, r#"the body: invalid type: string "…", expected a boolean"#);
+        let unknown = text(r#"{"edit":{"edit":"user-set","name":"a","pasword":"hunter2"}}"#);
+        assert!(unknown.contains("unknown field `pasword`") && !unknown.contains("hunter2"), "{unknown}");
+        let long = text(&format!(r#"{{"{}":1}}"#, "ä".repeat(1 << 19)));
+        assert!(long.len() < 1_100 && long.ends_with('…'), "{}", long.len());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The broker of Muster. [`server::start`] puts it together; [`broker::Broker`] makes every decision.
 
+pub mod api;
 pub mod audit;
 pub mod broker;
 pub mod cluster_key;
@@ -12,6 +13,7 @@ pub mod intake;
 pub mod links;
 pub mod listener;
 pub mod login;
+pub mod metrics;
 pub mod passwd;
 pub mod policy;
 pub mod server;

@@ -1,6 +1,7 @@
 //! Who may come in? Accepts connections, bounds those that have not logged in, does TLS in the connection's own task.
 
 use crate::broker::event::{Event, SessionId};
+use crate::login::Outcome;
 use crate::session::{self, Shared};
 use futures_util::FutureExt;
 use muster_protocol::dial::harden;
@@ -68,6 +69,7 @@ struct Counts {
     pending: usize,
     open: usize,
     addresses: HashMap<IpAddr, PerAddress>,
+    turned_away: u64,
     /// Somebody was turned away because all places are taken, and they have not been half empty since.
     full: bool,
 }
@@ -106,9 +108,19 @@ impl Gate {
         (counts.open, counts.pending)
     }
 
+    /// Connections that there was no place for.
+    pub fn turned_away(&self) -> u64 {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).turned_away
+    }
+
+    /// The number of a new session: no other one of this broker's life has it.
+    pub(crate) fn next_session(&self) -> SessionId {
+        self.numbers.next()
+    }
+
     pub(crate) fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<(Open, Pending), TurnedAway> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counts { pending, open, addresses, full } = &mut *counts;
+        let Counts { pending, open, addresses, turned_away, full } = &mut *counts;
         let caps = &self.caps;
         *full &= *open > caps.connections / 2 || *pending > caps.pending / 2;
         let (here_pending, here_open) = addresses.get(&address).map_or((0, 0), |a| (a.pending, a.open));
@@ -126,6 +138,7 @@ impl Gate {
         };
         let here = addresses.get_mut(&address);
         if !reason.is_empty() {
+            *turned_away += 1;
             let told = if is_for_all { Some(full) } else { here.map(|here| &mut here.full) };
             let is_news = told.is_none_or(|told| !std::mem::replace(told, true));
             return Err(TurnedAway { reason, is_news });
@@ -204,7 +217,7 @@ pub async fn listen(
 fn admit(tcp: TcpStream, peer: SocketAddr, speaks: &Speaks, gate: &Arc<Gate>, shared: &Arc<Shared>) {
     match gate.enter(peer.ip()) {
         Ok((open, pending)) => {
-            let id = gate.numbers.next();
+            let id = gate.next_session();
             let deadline = Instant::now() + gate.caps.login_time;
             let (speaks, shared) = (speaks.clone(), shared.clone());
             tokio::spawn(async move {
@@ -243,10 +256,17 @@ async fn connection(
     match speaks {
         Speaks::Plain => session::run(tcp, id, peer, shared, deadline, pending).await,
         Speaks::Tls(config) => {
-            let Ok(Ok(first)) = timeout_at(deadline, first_bytes(&tcp)).await else {
-                return tracing::debug!(target: "muster::login", peer = %peer.ip(), reason = "nothing came", "login refused");
+            let first = match timeout_at(deadline, first_bytes(&tcp)).await {
+                Ok(Ok(first)) => first,
+                silent => {
+                    if silent.is_err() {
+                        shared.logins.note(Outcome::Timeout);
+                    }
+                    return tracing::debug!(target: "muster::login", peer = %peer.ip(), reason = "nothing came", "login refused");
+                }
             };
             if let Some(what) = not_tls(&first) {
+                shared.logins.note(Outcome::Malformed);
                 tracing::warn!(target: "muster::login", peer = %peer.ip(), reason = what, "login refused");
                 session::refuse_plain(&mut tcp, &format!("this port speaks STOMP over TLS; what came is {what}")).await;
                 return drop(pending);
@@ -254,9 +274,11 @@ async fn connection(
             match timeout_at(deadline, TlsAcceptor::from(config).accept(tcp)).await {
                 Ok(Ok(tls)) => session::run(tls, id, peer, shared, deadline, pending).await,
                 Ok(Err(error)) => {
+                    shared.logins.note(Outcome::Tls);
                     tracing::warn!(target: "muster::login", peer = %peer.ip(), %error, reason = "TLS failed", "login refused");
                 }
                 Err(_) => {
+                    shared.logins.note(Outcome::Timeout);
                     tracing::warn!(target: "muster::login", peer = %peer.ip(), reason = "no TLS in time", "login refused");
                 }
             }
@@ -321,7 +343,7 @@ mod tests {
             Some("too many connections that have not logged in")
         );
         drop(first.1);
-        assert_eq!(gate.counts(), (3, 2));
+        assert_eq!((gate.counts(), gate.turned_away()), ((3, 2), 2));
         let fourth = gate.enter(a).expect("the login is over");
         drop((first.0, second, fourth));
         assert_eq!(gate.counts(), (1, 1));

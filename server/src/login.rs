@@ -7,6 +7,9 @@
 //! argon2id, and counts for nobody's back-off: nobody can lock others out with forged tokens, or make the broker compute for them.
 
 mod pool;
+mod tally;
+
+pub use tally::Outcome;
 
 use crate::broker::access::{Kind, Policy, User};
 use crate::broker::event::NodeHello;
@@ -24,6 +27,7 @@ use sha2::Sha256;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tally::Tally;
 use tokio::sync::watch;
 
 /// How long a verified password is remembered, ms.
@@ -71,6 +75,7 @@ pub struct Logins {
     verified: Mutex<HashMap<[u8; 32], u64>>,
     failures: Mutex<HashMap<(IpAddr, String), Failure>>,
     pool: Pool,
+    tally: Tally,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,11 +119,31 @@ impl Logins {
             verified: Mutex::default(),
             failures: Mutex::default(),
             pool: Pool::new(hashes, waiting),
+            tally: Tally::default(),
         }
     }
 
     /// Checks the CONNECT of `peer`.
     pub async fn check(&self, headers: &Headers, peer: SocketAddr) -> Result<Accepted, Rejected> {
+        let judged = self.judge(headers, peer).await;
+        if let Err(rejected) = &judged {
+            let is_busy = rejected.refusal.code == Code::Busy;
+            self.note(if is_busy { Outcome::Busy } else { Outcome::Denied });
+        }
+        judged
+    }
+
+    /// Counts a login that came out so; those that [`Logins::check`] has seen are counted already.
+    pub fn note(&self, outcome: Outcome) {
+        self.tally.note(outcome);
+    }
+
+    /// How many logins came out how.
+    pub fn outcomes(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        self.tally.counts()
+    }
+
+    async fn judge(&self, headers: &Headers, peer: SocketAddr) -> Result<Accepted, Rejected> {
         let claim = claim(headers, self.clock.now().unix);
         let policy = self.policy.borrow().clone();
         let user = policy.user(&claim.user).cloned();
@@ -131,7 +156,7 @@ impl Logins {
         // Whoever may not log in takes the slow path even with the right password: a quick answer would tell.
         let wrong = weigh(user.as_deref(), &claim, peer, now.unix);
         if wrong.is_none() && self.is_verified(&mark, now.tick) {
-            return self.accepted(user, claim);
+            return self.accepted(user, claim, Outcome::Cache);
         }
         let pair = (peer.ip(), claim.user.clone());
         if let Some(wait) = self.must_wait(&pair, now.tick) {
@@ -154,7 +179,7 @@ impl Logins {
             (true, None) => {
                 lock(&self.failures).remove(&pair);
                 self.remember(mark, self.clock.tick());
-                return self.accepted(user, claim);
+                return self.accepted(user, claim, Outcome::Password);
             }
             (true, Some(reason)) => reason,
             (false, _) if known => "wrong password",
@@ -185,12 +210,14 @@ impl Logins {
         let fresh =
             if good.is_ageing { self.tokens.make(claim.holder(user.password.as_str()), unix / 1000) } else { None };
         let node = claim.node.and_then(Result::ok);
+        self.note(Outcome::Token);
         Ok(Accepted { user, node, token_made: Some(good.made), token: fresh })
     }
 
     /// By password.
-    fn accepted(&self, user: Option<Arc<User>>, claim: Claim) -> Result<Accepted, Rejected> {
+    fn accepted(&self, user: Option<Arc<User>>, claim: Claim, by: Outcome) -> Result<Accepted, Rejected> {
         let user = user.ok_or_else(|| failed("unknown user"))?;
+        self.note(by);
         let token = self.tokens.make(claim.holder(user.password.as_str()), self.clock.now().unix / 1000);
         Ok(Accepted { user, node: claim.node.and_then(Result::ok), token_made: None, token })
     }

@@ -94,6 +94,8 @@ enum PolicyCommand {
 enum CtlCommand {
     /// Prints counts, uptime and the certificate's end
     Status,
+    /// Prints numbers for Prometheus in its text format; docs/metrics.md says what they mean
+    Metrics,
     /// Reads the policy again; a bad one is refused and the last good one stays
     Reload,
     /// Takes the link to another broker down, or up again
@@ -155,11 +157,14 @@ fn run(command: Command) -> Result<ExitCode> {
             let config = Config::load(&config)?;
             let command = match command {
                 CtlCommand::Status => Control::Status,
+                CtlCommand::Metrics => Control::Metrics,
                 CtlCommand::Reload => Control::Reload,
                 CtlCommand::Link { command: LinkCommand::Up { name } } => Control::LinkUp(name),
                 CtlCommand::Link { command: LinkCommand::Down { name } } => Control::LinkDown(name),
             };
             match runtime()?.block_on(control::ask(&config.control, command))? {
+                // Text is for other programs: as it is.
+                Answer::Ok(serde_json::Value::String(text)) => print!("{text}"),
                 Answer::Ok(value) => println!("{}", serde_json::to_string_pretty(&value)?),
                 Answer::Error(error) => bail!(error),
             }

@@ -1,33 +1,20 @@
-//! Is this the password? argon2id hashes as PHC strings: made, verified, and asked for without showing the password.
+//! Where does a password of `musterd` come from, and what is its hash? The rules are those of [`muster_protocol::passwd`].
 
-use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+pub use muster_protocol::passwd::{BadPassword, MAX_PASSWORD, verify};
+
+use muster_protocol::passwd::{self, check};
 use secrecy::{ExposeSecret, SecretString};
 use std::io::{IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Longest password, in bytes. Frames before the login are at most 4 KiB.
-pub const MAX_PASSWORD: usize = 1024;
-
 /// Why there is no hash. None of them holds the password.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// Empty passwords are never accepted.
-    #[error("the password is empty, which is never accepted; give one")]
-    Empty,
-    /// Over [`MAX_PASSWORD`].
-    #[error("the password has more than {MAX_PASSWORD} bytes; use a shorter one")]
-    TooLong,
-    /// CONNECT could not carry it.
-    #[error("the password holds a control character or is not UTF-8; leave that out")]
-    Unprintable,
-    /// The broker would check it as a token, and never as a password.
-    #[error(
-        "the password has the form of a resumption token (mt1.…), which is never checked as a password; use another"
-    )]
-    Token,
+    /// It may not be a password.
+    #[error(transparent)]
+    Bad(#[from] BadPassword),
     /// Typed twice, differently.
     #[error("the two passwords differ; try again")]
     Differ,
@@ -47,42 +34,19 @@ pub enum PasswordError {
         /// What the system said.
         cause: std::io::Error,
     },
-    /// No randomness, or no memory.
-    #[error("cannot compute the hash: {0}")]
-    Hash(String),
 }
 
-/// The PHC string of a password: argon2id, m = 19 MiB, t = 2, p = 1, a new salt. Takes some 20 ms of a core.
+/// The PHC string of a password, with a new salt. Takes some 20 ms of a core.
 pub fn hash(password: &SecretString) -> Result<String, PasswordError> {
-    check(password.expose_secret())?;
-    let hash = argon2().hash_password(password.expose_secret().as_bytes());
-    hash.map(|hash| hash.to_string()).map_err(|error| PasswordError::Hash(error.to_string()))
-}
-
-/// Whether the password is the one of a PHC string, whose own parameters are used. False for an empty password and for
-/// what is no PHC string. Costs what the parameters say: call it where that hurts nobody.
-pub fn verify(phc: &str, password: &SecretString) -> bool {
-    let Ok(hash) = PasswordHash::new(phc) else { return false };
-    let verified = argon2().verify_password(password.expose_secret().as_bytes(), &hash).is_ok();
-    verified && !password.expose_secret().is_empty()
+    Ok(passwd::hash(password, rand::random())?)
 }
 
 /// A PHC string with the parameters of [`hash`] that no password has: verifying an unknown user's password against it
 /// takes the time that a known user's takes.
 pub fn dummy_phc() -> &'static str {
     static DUMMY: OnceLock<String> = OnceLock::new();
-    DUMMY.get_or_init(|| {
-        // Random bits that are the hash of nothing known: to be right they would have to be guessed.
-        let (salt, output): ([u8; 16], [u8; 32]) = (rand::random(), rand::random());
-        let hash = PasswordHash {
-            algorithm: Algorithm::Argon2id.ident(),
-            version: Some(Version::V0x13.into()),
-            params: ParamsString::try_from(&Params::DEFAULT).unwrap_or_default(),
-            salt: Salt::new(&salt).ok(),
-            hash: Output::new(&output).ok(),
-        };
-        hash.to_string()
-    })
+    // Random bits that are the hash of nothing known: to be right they would have to be guessed.
+    DUMMY.get_or_init(|| passwd::phc(&rand::random(), &rand::random()))
 }
 
 /// What `musterd passwd` does: reads a password and gives its PHC string. From a file (which must be its owner's alone), or
@@ -94,26 +58,6 @@ pub fn ask(file: Option<&Path>) -> Result<String, PasswordError> {
         None => first_line(std::io::stdin(), "standard input")?,
     };
     hash(&password)
-}
-
-fn argon2() -> Argon2<'static> {
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::DEFAULT)
-}
-
-fn check(password: &str) -> Result<(), PasswordError> {
-    if password.is_empty() {
-        return Err(PasswordError::Empty);
-    }
-    if password.len() > MAX_PASSWORD {
-        return Err(PasswordError::TooLong);
-    }
-    if password.chars().any(char::is_control) {
-        return Err(PasswordError::Unprintable);
-    }
-    if muster_protocol::token::is_token(password) {
-        return Err(PasswordError::Token);
-    }
-    Ok(())
 }
 
 fn from_file(file: &Path) -> Result<SecretString, PasswordError> {
@@ -145,7 +89,7 @@ fn first_line(from: impl Read, place: &str) -> Result<SecretString, PasswordErro
     read.map_err(|cause| PasswordError::Read { place: place.to_owned(), cause })?;
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let text = std::str::from_utf8(line).map_err(|_| PasswordError::Unprintable)?;
+    let text = std::str::from_utf8(line).map_err(|_| BadPassword::Unprintable)?;
     check(text)?;
     Ok(SecretString::from(text))
 }
@@ -159,22 +103,11 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_verifies_its_password_alone() {
+    fn a_hash_has_a_salt_of_its_own_and_the_dummy_is_nobodys() {
         let phc = hash(&secret("correct horse")).unwrap();
-        assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
         assert!(verify(&phc, &secret("correct horse")));
-        assert!(!verify(&phc, &secret("correct horsf")));
-        assert!(!verify(&phc, &secret("")));
-        assert_ne!(hash(&secret("correct horse")).unwrap(), phc, "a new salt each time");
-        for no_hash in ["", "correct horse", "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ"] {
-            assert!(!verify(no_hash, &secret("correct horse")));
-        }
-    }
-
-    #[test]
-    fn the_dummy_costs_the_same_and_is_nobodys() {
-        assert!(dummy_phc().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert_eq!(PasswordHash::new(dummy_phc()).unwrap().hash.unwrap().len(), 32);
+        assert_ne!(hash(&secret("correct horse")).unwrap(), phc);
+        assert_eq!(passwd::check_hash(dummy_phc()), Ok(()), "it costs the same");
         assert!(!verify(dummy_phc(), &secret("anything")));
     }
 
@@ -183,16 +116,12 @@ mod tests {
         let read = |bytes: &[u8]| first_line(bytes, "test").map(|password| password.expose_secret().to_owned());
         assert_eq!(read(b"pass word\r\nrest").unwrap(), "pass word");
         assert_eq!(read(b"p\xc3\xa4ss").unwrap(), "päss");
-        assert!(matches!(read(b""), Err(PasswordError::Empty)));
-        assert!(matches!(read(b"\nsecond"), Err(PasswordError::Empty)));
-        assert!(matches!(read(b"\xff\n"), Err(PasswordError::Unprintable)));
-        assert!(matches!(read(b"a\0b\n"), Err(PasswordError::Unprintable)));
-        assert!(matches!(read(&[b'a'; 2000]), Err(PasswordError::TooLong)));
+        assert!(matches!(read(b""), Err(PasswordError::Bad(BadPassword::Empty))));
+        assert!(matches!(read(b"\nsecond"), Err(PasswordError::Bad(BadPassword::Empty))));
+        assert!(matches!(read(b"\xff\n"), Err(PasswordError::Bad(BadPassword::Unprintable))));
+        assert!(matches!(read(b"a\0b\n"), Err(PasswordError::Bad(BadPassword::Unprintable))));
+        assert!(matches!(read(&[b'a'; 2000]), Err(PasswordError::Bad(BadPassword::TooLong))));
         assert!(read(&[b'a'; MAX_PASSWORD]).is_ok());
-        let token = format!("mt1.{}", "a".repeat(200));
-        assert!(matches!(read(token.as_bytes()), Err(PasswordError::Token)));
-        assert!(matches!(hash(&secret(&token)), Err(PasswordError::Token)));
-        assert!(read(b"mt1.hunter2").is_ok());
     }
 
     #[test]

@@ -1,8 +1,18 @@
-//! Where does the policy come from? The file policy.toml, which must not be readable by everybody.
+//! Where does the policy come from? The file policy.toml, which must not be readable by everybody; below it how editions of it are
+//! made, sealed and kept.
+
+mod amend;
+pub mod begin;
+#[cfg(test)]
+mod ca;
+pub mod history;
+pub mod keeper;
+pub mod seal;
+pub mod store;
+
+pub use amend::{Amendment, amend, amended, with_authority};
 
 use crate::broker::access::{Policy, PolicyError};
-use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A policy file that is larger is not read into memory.
-const MAX_BYTES: u64 = 32 * 1024 * 1024;
+pub(crate) const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Why a policy file was not taken; it names the file.
 #[derive(Debug, thiserror::Error)]
@@ -43,17 +53,7 @@ pub enum LoadError {
 
 /// Reads a policy file to be enforced, whole or not at all.
 pub fn load(path: &Path) -> Result<Arc<Policy>, LoadError> {
-    load_with_sum(path).1
-}
-
-/// As [`load`], with the SHA-256 of the text in hex, if there is one that was read.
-pub fn load_with_sum(path: &Path) -> (Option<String>, Result<Arc<Policy>, LoadError>) {
-    let text = match read(path, true) {
-        Ok(text) => text,
-        Err(error) => return (None, Err(error)),
-    };
-    let sum = HEXLOWER.encode(&Sha256::digest(&text));
-    (Some(sum), parse(path, &text).map(Arc::new))
+    parse(path, &read(path, true)?).map(Arc::new)
 }
 
 /// Reads a policy file to be looked at: it may be a draft, and the rights on the file do not matter.

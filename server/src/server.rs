@@ -1,9 +1,12 @@
 //! How is a broker put together? One straight function: policy, hub, listeners, control; then wait for a signal, drain, end.
 
-use crate::audit::Audit;
-use crate::broker::access::{self, Policy};
+use crate::api::{self, Api};
+use crate::audit::{self, Audit};
+use crate::broker::access::Policy;
+use crate::broker::errand::Edition;
 use crate::broker::event::Event;
 use crate::broker::nodes::Memory;
+use crate::broker::outbox::Expired;
 use crate::broker::record::Record;
 use crate::broker::{Broker, Settings};
 use crate::cluster_key::{ClusterKey, KeyError};
@@ -11,36 +14,48 @@ use crate::config::Config;
 use crate::control;
 use crate::hub::Hub;
 use crate::instance::{self, InstanceError};
-use crate::links::{self, LinkError, LinkTls, Links, Me, Setup};
+use crate::links::{self, Alarm, LinkError, LinkTls, Links, Me, Setup};
 use crate::listener::{self, Caps, Gate, Speaks};
 use crate::login::Logins;
-use crate::policy::{self, LoadError};
+use crate::metrics::{self, Parts};
+use crate::policy::begin::{BeginError, Begun, begin};
+use crate::policy::keeper::{self, Keeper, ReloadError, Reloaded};
+use crate::policy::seal::Notary;
+use crate::policy::store::{Store, StoreError};
 use crate::session::Shared;
 use crate::token::Tokens;
 use muster_protocol::frame::Limits;
 use muster_protocol::message::{BrokerName, IdError};
 use muster_protocol::tls::{self, TlsError};
+use rustix::process::Signal;
+use rustls::ServerConfig;
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How long sessions may take to read what they were sent, once the broker is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long links may take to send what waits, then.
+const SEND: Duration = Duration::from_secs(1);
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The policy is not acceptable.
     #[error(transparent)]
-    Policy(#[from] LoadError),
+    Policy(#[from] BeginError),
+    /// What belongs to the policy cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Certificate or key are not acceptable.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -86,37 +101,84 @@ pub enum StartError {
     },
 }
 
+/// What the page of metrics is made of.
+#[derive(Debug, Clone)]
+struct Meter {
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    links: Links,
+    started: Instant,
+    /// When the certificate that was loaded ends, Unix seconds.
+    certificate_until: Option<i64>,
+}
+
+impl Meter {
+    async fn page(&self) -> String {
+        let shared = &self.shared;
+        let parts = Parts {
+            name: &shared.name,
+            started: self.started,
+            hub: &shared.hub,
+            gate: &self.gate,
+            logins: &shared.logins,
+            expired: &shared.expired,
+            links: &self.links,
+            certificate_until: self.certificate_until,
+        };
+        metrics::render(&metrics::collect(parts).await)
+    }
+}
+
 /// A broker that runs.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     links: Links,
+    api: Option<Api>,
     instance: u64,
-    policy_file: PathBuf,
-    policy: watch::Sender<Arc<Policy>>,
+    keeper: Keeper,
     certificate: PathBuf,
+    meter: Meter,
     addresses: Vec<SocketAddr>,
     link_addresses: Vec<SocketAddr>,
     started: Instant,
     stop: watch::Sender<bool>,
-    reloading: tokio::sync::Mutex<()>,
     hub_task: tokio::sync::Mutex<tokio::task::JoinHandle<()>>,
 }
 
-/// Checks everything that a configuration names, as `musterd check` does.
+/// Checks everything that a configuration names, as `musterd check` does: the policy that a start would enforce.
 pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
-    checked(config).map(|(policy, _)| policy)
-}
-
-/// The policy with the SHA-256 of its text.
-fn checked(config: &Config) -> Result<(Arc<Policy>, String), StartError> {
-    let (sum, policy) = policy::load_with_sum(&config.policy);
-    let policy = policy?;
     tls::server_config(&config.tls.certificate, &config.tls.key)?;
     tokens(config)?;
-    links::check(config, &policy)?;
-    Ok((policy, sum.unwrap_or_default()))
+    let (_, begun) = look(config, unix_ms())?;
+    Ok(begun.edition.policy)
+}
+
+/// What is on disk of the policy, and what a start makes of it.
+fn look(config: &Config, now: u64) -> Result<(Result<Notary, TlsError>, Begun), StartError> {
+    let me = BrokerName::parse(&config.broker.name)?;
+    let store = Store::of(&config.policy, &config.broker.state_dir);
+    let notary = Notary::load(me.clone(), &config.broker.cluster, &config.tls);
+    let begun = begin(&store, &notary, &me, now)?;
+    links::check(config, &begun.edition.policy)?;
+    Ok((notary, begun))
+}
+
+/// As [`look`], with everything written that is to be.
+fn take_up(config: &Config) -> Result<keeper::Setup, StartError> {
+    let (store, now) = (Store::of(&config.policy, &config.broker.state_dir), unix_ms());
+    let claim = store.claim()?;
+    let (notary, mut begun) = look(config, now)?;
+    begun.carry_out(&store, now)?;
+    let Begun { edition, alarms, notes, .. } = begun;
+    notes.iter().for_each(|note| tracing::warn!(target: "muster::policy", "{note}"));
+    alarms.iter().for_each(|alarm| tracing::error!(target: "muster::policy", "{alarm}"));
+    Ok(keeper::Setup { store, claim, notary, me: BrokerName::parse(&config.broker.name)?, edition, alarms })
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn tokens(config: &Config) -> Result<Tokens, KeyError> {
@@ -127,8 +189,9 @@ fn tokens(config: &Config) -> Result<Tokens, KeyError> {
 
 /// Starts a broker; it runs until [`Running::stop`].
 pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
-    let (first, sum) = checked(config)?;
     let server_tls = tls::server_config(&config.tls.certificate, &config.tls.key)?;
+    let tokens = tokens(config)?;
+    let certificate_until = tls::valid_until(&config.tls.certificate).ok();
     let state = &config.broker.state_dir;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -136,16 +199,18 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         .create(state)
         .map_err(|cause| StartError::State { path: state.clone(), cause })?;
     raise_descriptor_limit(config.limits.connections);
+    let keep = take_up(config)?;
     let instance = instance::next(state)?;
     let incarnation = rand::random();
-    let (policy, policy_seen) = watch::channel(first.clone());
+    let edition: Edition = keep.edition.clone();
+    let (policy, policy_seen) = watch::channel(edition.policy.clone());
     let limits = &config.limits;
     let memory = Memory { gone_for: limits.gone_for.as_millis() as u64, gone_most: limits.gone_most };
     let settings = Settings {
         name: BrokerName::parse(&config.broker.name)?,
         instance,
         incarnation,
-        born: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+        born: unix_ms(),
         subscriptions: limits.subscriptions,
         in_flight: limits.in_flight,
         sessions_per_user: limits.sessions_per_user,
@@ -153,9 +218,11 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     };
     let audit = Audit::start(&config.audit, &config.broker.name).map_err(StartError::Audit)?;
     audit.tell(|| Record::Started { version: env!("CARGO_PKG_VERSION"), instance });
-    audit.tell(|| policy_loaded(&config.policy, sum, &first, &Policy::default()));
-    let (hub, hub_task) = Hub::start_with(Broker::new(settings, first), audit);
-    let logins = Logins::new(policy_seen.clone(), hub.clock(), tokens(config)?, limits.logins(), limits.login_queue);
+    audit.tell(|| keeper::begins(&keep.store, &edition));
+    let (errands, asked) = mpsc::channel(keeper::ERRANDS);
+    let (hub, hub_task) = Hub::start_with(Broker::new(settings, edition), audit, errands);
+    let keeper = Keeper::start(keep, asked, hub.clone(), policy, keeper::BEAT);
+    let logins = Logins::new(policy_seen.clone(), hub.clock(), tokens, limits.logins(), limits.login_queue);
     let head = limits.max_header.saturating_mul(4).min(limits.max_frame);
     let frames = Limits {
         head,
@@ -163,8 +230,14 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         headers: limits.max_headers,
         body: limits.max_frame.saturating_sub(head + 1),
     };
-    let shared =
-        Arc::new(Shared { name: config.broker.name.clone(), hub, logins, limits: frames, outbox: limits.outbox });
+    let shared = Arc::new(Shared {
+        name: config.broker.name.clone(),
+        hub,
+        logins,
+        limits: frames,
+        outbox: limits.outbox,
+        expired: Expired::default(),
+    });
     let gate = Gate::new(Caps {
         pending: limits.pending,
         pending_per_address: limits.pending_per_address,
@@ -187,24 +260,28 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     }
     let (links, link_addresses) =
         start_links(config, (instance, incarnation), &shared.hub, policy_seen, &stopped).await?;
+    tokio::spawn(audit::tell_heads(shared.hub.clone(), stopped.clone()));
+    let started = Instant::now();
+    let meter = Meter { shared: shared.clone(), gate: gate.clone(), links: links.clone(), started, certificate_until };
+    let api = start_api(config, &server_tls, &meter, &stopped).await?;
     let control = control::bind(&config.control).await.map_err(StartError::Control)?;
     let running = Arc::new(Running {
         shared,
         gate,
         links,
+        api,
         instance,
-        policy_file: config.policy.clone(),
-        policy,
+        keeper,
         certificate: config.tls.certificate.clone(),
+        meter,
         addresses,
         link_addresses,
-        started: Instant::now(),
+        started,
         stop,
-        reloading: tokio::sync::Mutex::default(),
         hub_task: tokio::sync::Mutex::new(hub_task),
     });
     tokio::spawn(control::serve(control, running.clone(), stopped));
-    tracing::info!(broker = %config.broker.name, addresses = ?running.addresses, links = ?running.link_addresses, instance, "ready");
+    tracing::info!(broker = %config.broker.name, addresses = ?running.addresses, links = ?running.link_addresses, admin = ?running.admin_addresses(), instance, "ready");
     Ok(running)
 }
 
@@ -251,6 +328,45 @@ async fn start_links(
     Ok((Links::start(setup, sockets, hub.clone(), policy, stopped), addresses))
 }
 
+/// Binds the ports of the HTTP API and starts to serve there, if there are any.
+async fn start_api(
+    config: &Config,
+    tls: &Arc<ServerConfig>,
+    meter: &Meter,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Option<Api>, StartError> {
+    if config.listen.admin.is_empty() {
+        return Ok(None);
+    }
+    let mut sockets = Vec::new();
+    for address in &config.listen.admin {
+        let socket = TcpListener::bind(address).await;
+        sockets.push(socket.map_err(|cause| StartError::Listen { address: *address, cause })?);
+    }
+    let (limits, counted) = (&config.limits, meter.clone());
+    let setup = api::Setup {
+        config: config.admin.clone(),
+        tls: tls.clone(),
+        shared: meter.shared.clone(),
+        sessions: meter.gate.clone(),
+        caps: Caps {
+            pending: limits.pending,
+            pending_per_address: limits.pending_per_address,
+            connections: config.admin.connections,
+            connections_per_address: config.admin.connections_per_address,
+            login_time: limits.login_time,
+        },
+        token_life: limits.token_life,
+        max_frame: limits.max_frame,
+        links: meter.links.clone(),
+        metrics: Arc::new(move || {
+            let meter = counted.clone();
+            Box::pin(async move { meter.page().await })
+        }),
+    };
+    Ok(Some(Api::start(setup, sockets, stopped.clone())))
+}
+
 /// Takes all descriptors that the system grants, and says so if they are fewer than the configuration promises.
 fn raise_descriptor_limit(connections: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -276,6 +392,8 @@ pub async fn run(config: &Config) -> Result<(), StartError> {
     let on = |kind| signal(kind).map_err(StartError::Signal);
     let (mut term, mut int, mut hup) =
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    // Heard and not heeded: a file that may not grow is an error to whoever writes it, and not the end of the broker.
+    let _too_large = on(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     let running = start(config).await?;
     // Outside systemd there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -287,9 +405,13 @@ pub async fn run(config: &Config) -> Result<(), StartError> {
             _ = term.recv() => break,
             _ = int.recv() => break,
             _ = hup.recv() => {
-                // The error is logged where it is known whole; the last good policy stays.
-                let error = running.reload().await.err().map(|error| error.to_string());
-                running.audit().tell(|| Record::Ctl { command: "reload by SIGHUP".into(), uid: None, error });
+                let running = running.clone();
+                // Beside this: a signal to stop does not wait for it.
+                tokio::spawn(async move {
+                    // The error is logged where it is known whole; the last good policy stays.
+                    let error = running.reload().await.err().map(|error| error.to_string());
+                    running.audit().tell(|| Record::Ctl { command: "reload by SIGHUP".into(), uid: None, error });
+                });
             }
         }
     }
@@ -310,6 +432,11 @@ impl Running {
         &self.link_addresses
     }
 
+    /// Where it listens for the HTTP API, ports filled in.
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        self.api.as_ref().map_or(&[], Api::addresses)
+    }
+
     /// Its links.
     pub fn links(&self) -> &Links {
         &self.links
@@ -321,31 +448,13 @@ impl Running {
     }
 
     /// Reads the policy again: the new one holds for everybody at once, or the old one stays.
-    pub async fn reload(&self) -> Result<String, LoadError> {
-        // One at a time: what was read last is what holds.
-        let _turn = self.reloading.lock().await;
-        let (sum, loaded) = policy::load_with_sum(&self.policy_file);
-        match loaded {
-            Ok(policy) => {
-                let before = self.policy.borrow().clone();
-                // Before what follows from it.
-                self.audit().tell(|| policy_loaded(&self.policy_file, sum.unwrap_or_default(), &policy, &before));
-                self.shared.hub.tell(Event::HandEdit("".into(), policy.clone())).await;
-                // Logins that were checked in between are weighed again by the broker when they open.
-                self.policy.send_replace(policy);
-                tracing::info!(file = %self.policy_file.display(), "policy reloaded");
-                Ok(self.policy_file.display().to_string())
-            }
-            Err(error) => {
-                tracing::error!(%error, "policy refused; the last good one stays in force");
-                self.audit().tell(|| Record::PolicyRefused {
-                    file: self.policy_file.display().to_string(),
-                    sha256: sum,
-                    reason: error.to_string(),
-                });
-                Err(error)
-            }
-        }
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.keeper.reload().await
+    }
+
+    /// What keeps the policy on disk.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// Counts and health, for `musterd ctl status`.
@@ -362,16 +471,25 @@ impl Running {
                 "counters": broker.counters(),
                 "mesh": broker.mesh_answer(),
                 "forwarding": broker.mesh().counters(),
+                "policy": broker.authority_answer(),
             })
         });
         let valid_until = tls::valid_until(&self.certificate).ok();
+        let about_policy = |text| Alarm { about: "policy".into(), text, at: unix_ms() };
+        let alarms: Vec<Alarm> =
+            self.links.alarms().into_iter().chain(self.keeper.alarms().into_iter().map(about_policy)).collect();
         json!({
             "broker": self.shared.name,
             "instance": self.instance,
             "addresses": self.addresses,
             "link_addresses": self.link_addresses,
+            "admin_addresses": self.admin_addresses(),
+            "admin": self.api.as_ref().map(|api| {
+                let (connections, sessions) = api.counts();
+                json!({ "connections": connections, "sessions": sessions })
+            }),
             "links": self.links.status(),
-            "alarms": self.links.alarms(),
+            "alarms": alarms,
             "audit": self.audit().status(),
             "uptime_s": self.started.elapsed().as_secs(),
             "connections": connections,
@@ -379,6 +497,11 @@ impl Running {
             "certificate_valid_until": valid_until.and_then(|s| jiff::Timestamp::from_second(s).ok()).map(|t| t.to_string()),
             "state": broker.await.unwrap_or(Value::Null),
         })
+    }
+
+    /// Numbers for Prometheus, in its text format ([`metrics::CONTENT_TYPE`]).
+    pub async fn metrics(&self) -> String {
+        self.meter.page().await
     }
 
     /// Stops accepting, tells everybody, waits a bounded time until they are gone.
@@ -394,6 +517,20 @@ impl Running {
         if tokio::time::timeout(DRAIN, gone).await.is_err() {
             tracing::warn!(connections = self.gate.counts().0, "some connections did not end in time");
         }
+        if let Some(api) = &self.api {
+            api.stop().await;
+        }
+        // While there is somebody to tell, and after the ends of sessions. What still waits when a link ends is dropped.
+        self.shared.hub.ask(|_| ()).await;
+        audit::tell_head(&self.shared.hub).await;
+        let sent = async {
+            while self.shared.hub.ask(|broker| broker.mesh().backlog()).await.is_some_and(|bytes| bytes > 0) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(SEND, sent).await.is_err() {
+            tracing::warn!("some links did not take what was to be said last");
+        }
         // After the sessions: their last answers may still have had to cross a link.
         self.links.stop().await;
         // An answer to a question: what was told before has been done, and is on record.
@@ -402,8 +539,4 @@ impl Running {
         self.audit().stop().await;
         self.shared.hub.stop().await;
     }
-}
-
-fn policy_loaded(file: &Path, sha256: String, policy: &Policy, before: &Policy) -> Record {
-    Record::PolicyLoaded { file: file.display().to_string(), sha256, changes: access::count(before, policy) }
 }

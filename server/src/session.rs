@@ -3,11 +3,11 @@
 //! Whatever ends a connection, the broker is told. A frame is never left half-written: the writer is only dropped when the socket is.
 
 use crate::broker::event::{Event, Opened, SessionId, Ticket};
-use crate::broker::outbox::{Item, Message, OutboxReader, outbox};
+use crate::broker::outbox::{Expired, Item, Message, OutboxReader, counted};
 use crate::broker::record::{Record, Verdict, Who};
 use crate::hub::{Clock, Hub};
 use crate::intake::Intake;
-use crate::login::{Logins, Rejected};
+use crate::login::{Logins, Outcome, Rejected};
 use bytes::BytesMut;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::frame::{self, Command, Decoded, Decoder, Encoder, Frame, FrameError, Headers, Limits, Version};
@@ -47,6 +47,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Bytes of an outbox.
     pub outbox: usize,
+    /// What outboxes have dropped.
+    pub expired: Expired,
 }
 
 /// Runs a connection whose TLS is done. `deadline` is for the login; `admitted` is dropped when that is over.
@@ -81,6 +83,7 @@ where
         }
         Err(_) => {
             tracing::warn!(target: "muster::login", peer = %peer.ip(), code = %Code::AuthTimeout, reason = "no login in time", "login refused");
+            shared.logins.note(Outcome::Timeout);
             writer.last_word(&Refusal::new(Code::AuthTimeout, "no login in time"), None).await;
             return linger(reader, writer).await;
         }
@@ -149,15 +152,19 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
     let reject = |version, code, text: String, reason| {
         LoginEnd::Rejected(version, Rejected { refusal: Refusal::new(code, text), retry_after: None, reason })
     };
+    let malformed = |version, code, text, reason| {
+        shared.logins.note(Outcome::Malformed);
+        reject(version, code, text, reason)
+    };
     let connect = match reader.frame().await {
         Ok(frame) => frame,
         Err(Broken::Frame(error)) => {
-            return Err(reject(Version::V1_0, code_of(&error), error.to_string(), "not a STOMP login"));
+            return Err(malformed(Version::V1_0, code_of(&error), error.to_string(), "not a STOMP login"));
         }
         Err(Broken::Closed | Broken::Silent) => return Err(LoginEnd::Silent),
     };
     if !matches!(connect.command, Command::Connect | Command::Stomp) {
-        return Err(reject(
+        return Err(malformed(
             Version::V1_0,
             Code::BadFrame,
             "the first frame must be CONNECT".into(),
@@ -166,11 +173,11 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
     }
     let Some(version) = Version::negotiate(connect.headers.get("accept-version")) else {
         let text = "no version in common: this broker speaks 1.0, 1.1 and 1.2".to_owned();
-        return Err(reject(Version::V1_0, Code::BadVersion, text, "no version in common"));
+        return Err(malformed(Version::V1_0, Code::BadVersion, text, "no version in common"));
     };
     let Some(beats) = beats(connect.headers.get("heart-beat"), version) else {
         let text = "heart-beat: expected two whole numbers of ms with a comma between".to_owned();
-        return Err(reject(version, Code::BadHeader, text, "malformed heart-beat"));
+        return Err(malformed(version, Code::BadHeader, text, "malformed heart-beat"));
     };
     let accepted = shared.logins.check(&connect.headers, peer).await.map_err(|rejected| {
         shared.hub.audit().tell(|| refused_login(&connect.headers, peer, &rejected));
@@ -179,7 +186,7 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
     // Nothing of the second frame was parsed yet, so version and limits hold from here.
     reader.decoder.set_version(version);
     reader.decoder.set_limits(shared.limits);
-    let (outbox, items) = outbox(shared.outbox);
+    let (outbox, items) = counted(shared.outbox, &shared.expired);
     let opened = Opened {
         session: id,
         user: accepted.user.name.to_string(),

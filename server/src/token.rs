@@ -68,6 +68,27 @@ pub struct Good {
     pub is_ageing: bool,
 }
 
+/// What a token says of itself. Whoever reads it has not checked it: only a login shows whether any of it is true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose it is.
+    pub user: String,
+    /// When it was made, Unix seconds.
+    pub made: u64,
+    /// Until when it is good, Unix seconds.
+    pub expires: u64,
+}
+
+/// What a passcode claims that has the form of a token; `None` if it says nothing that makes sense.
+pub fn claim(passcode: &str) -> Option<Claim> {
+    let bytes = decode(passcode)?;
+    let (said, _) = bytes.split_last_chunk::<PROOF>()?;
+    let (_, rest) = said.split_first_chunk::<ID>()?;
+    let said = Said::read(rest)?;
+    let user = std::str::from_utf8(said.user).ok()?.to_owned();
+    Some(Claim { user, made: said.made, expires: said.expires })
+}
+
 /// Why a token is not taken, for the log alone. Whoever shows it is told none of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenError {
@@ -141,8 +162,7 @@ impl Tokens {
         if self.life == 0 {
             return Err(TokenError::Off);
         }
-        let text = passcode.strip_prefix(PREFIX).filter(|_| token::is_token(passcode)).ok_or(TokenError::Malformed)?;
-        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| TokenError::Malformed)?;
+        let bytes = decode(passcode).ok_or(TokenError::Malformed)?;
         let (said, shown) = bytes.split_last_chunk::<PROOF>().ok_or(TokenError::Malformed)?;
         let (id, rest) = said.split_first_chunk::<ID>().ok_or(TokenError::Malformed)?;
         let key = self.keys.iter().find(|key| key.id == *id).ok_or(TokenError::UnknownKey)?;
@@ -165,6 +185,11 @@ impl Tokens {
         }
         Ok(Good { made: said.made, is_ageing: expires - now < (expires - said.made) / 2 })
     }
+}
+
+fn decode(passcode: &str) -> Option<Vec<u8>> {
+    let text = passcode.strip_prefix(PREFIX).filter(|_| token::is_token(passcode))?;
+    BASE64URL_NOPAD.decode(text.as_bytes()).ok()
 }
 
 struct Said<'a> {

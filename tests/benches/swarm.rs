@@ -44,7 +44,7 @@ async fn run(agents: usize) {
     let dir = home.path().join("noc1");
     let port = free_port();
     command("musterd")
-        .args(["init", "--address", "127.0.0.1", "--listen"])
+        .args(["init", "--address", "127.0.0.1", "--admin", "127.0.0.1:0", "--listen"])
         .arg(format!("127.0.0.1:{port}"))
         .arg("--dir")
         .arg(&dir)

@@ -54,6 +54,7 @@ impl Setup {
         let mut setup = Setup { name: name.to_owned(), folder, config, policy: policy::POLICY.to_owned() };
         setup.set("listen.stomp", vec!["127.0.0.1:0"]);
         setup.set("listen.links", Vec::<String>::new());
+        setup.set("listen.admin", Vec::<String>::new());
         setup.set("control", "musterd.sock");
         setup.set("log.level", "debug");
         setup
@@ -100,6 +101,12 @@ impl Setup {
     pub fn policy(mut self, text: &str) -> Setup {
         self.policy = text.to_owned();
         self
+    }
+
+    /// With the HTTP API, on a port of the system's choice.
+    #[must_use]
+    pub fn with_api(self) -> Setup {
+        self.with("listen.admin", vec!["127.0.0.1:0"])
     }
 
     /// The folder with everything.
@@ -227,6 +234,13 @@ impl Broker {
         self.plain.expect("listen.plain is set")
     }
 
+    /// Where its HTTP API is.
+    pub fn admin(&self) -> SocketAddr {
+        let addresses = &self.status()["admin_addresses"];
+        let address = addresses[0].as_str().and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("listen.admin is not set: {addresses}"))
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -271,6 +285,17 @@ impl Broker {
         let status = self.status();
         let value = name.split('.').fold(&status["state"], |value, part| &value[part]);
         value.as_u64().unwrap_or_else(|| panic!("no {name} in {status}"))
+    }
+
+    /// What `musterd ctl status` says that somebody should look at.
+    pub fn alarms(&self) -> Vec<String> {
+        let alarms = self.status()["alarms"].as_array().cloned().unwrap_or_default();
+        alarms.iter().filter_map(|alarm| alarm["text"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// The generation of the policy in force, such as `1.2`; `None` if it has none.
+    pub fn generation(&self) -> Option<String> {
+        self.status()["state"]["policy"]["generation"].as_str().map(str::to_owned)
     }
 
     /// Sends a signal.

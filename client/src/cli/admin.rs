@@ -1,15 +1,27 @@
-//! `muster admin`: what does the policy let a user do, what would another one change, and what looks wrong in it?
+//! `muster admin`: who looks after the policy of a cluster, and how? Every command below it; each part of the policy has a file of its own.
+
+mod acl;
+mod advice;
+mod authority;
+mod broker;
+mod collective;
+mod edit;
+mod group;
+mod hidden;
+mod history;
+mod limit;
+mod list;
+mod scope;
+mod sessions;
+mod user;
+mod whole;
 
 use super::{Context, Failure, text};
-use crate::summary::{EXIT_NONE, EXIT_OK};
-use clap::{Args, Subcommand, ValueEnum};
-use muster_protocol::filter::Filter;
-use muster_protocol::policy::{DiffQuery, LintQuery};
-use muster_protocol::request::{ExplainAnswer, ExplainQuery};
+use clap::Subcommand;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A file that is larger is no policy.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
@@ -18,130 +30,71 @@ const MAX_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Admin {
     /// Say whether the policy lets a user read, write or administer a destination
-    Explain(ExplainRight),
+    Explain(advice::ExplainRight),
     /// Say what a proposed policy would grant and take; the policy in force stays
-    Diff(Diff),
+    Diff(advice::Diff),
     /// Say what looks wrong in the policy in force, or in that of a file
-    Lint(Lint),
-}
-
-/// `admin explain`.
-#[derive(Debug, Args)]
-pub(crate) struct ExplainRight {
-    /// Whose rights
-    #[arg(value_name = "USER")]
-    of: String,
-    /// Which right
-    #[arg(value_name = "RIGHT")]
-    right: Right,
-    /// Such as /topic/prod.service.restart; for read, a pattern too
-    #[arg(value_name = "DESTINATION")]
-    destination: String,
-    /// For write: a target; say how many nodes it reaches, and whether it names a hidden fact
-    #[arg(short = 'w', long = "where", value_name = "FILTER", value_parser = Filter::parse)]
-    filter: Option<Filter>,
-    /// Print one JSON document
-    #[arg(long, help_heading = "Output")]
-    json: bool,
-}
-
-/// `admin diff`.
-#[derive(Debug, Args)]
-pub(crate) struct Diff {
-    /// The proposed policy.toml
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Print one JSON document
-    #[arg(long, help_heading = "Output")]
-    json: bool,
-}
-
-/// `admin lint`.
-#[derive(Debug, Args)]
-pub(crate) struct Lint {
-    /// A policy.toml [default: the policy in force]
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Print one JSON document
-    #[arg(long, help_heading = "Output")]
-    json: bool,
-}
-
-/// What an entry of the policy can grant.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Right {
-    Read,
-    Write,
-    Admin,
+    Lint(advice::Lint),
+    /// Users: who may log in
+    #[command(subcommand)]
+    User(user::User),
+    /// Groups: what users have in common, and who is in them
+    #[command(subcommand)]
+    Group(group::Group),
+    /// Entries: which groups may read, write or administer which destinations
+    #[command(subcommand)]
+    Acl(acl::Acl),
+    /// Scopes: which nodes the members of a group address and see
+    #[command(subcommand)]
+    Scope(scope::Scope),
+    /// Hidden facts: what nobody sees but for the groups that are shown it
+    #[command(subcommand)]
+    Hidden(hidden::Hidden),
+    /// Limits of groups
+    #[command(subcommand)]
+    Limit(limit::Limit),
+    /// Collectives: the first segment of topics
+    #[command(subcommand)]
+    Collective(collective::Collective),
+    /// The broker list: who may be linked, and where they are reached
+    #[command(subcommand)]
+    Broker(broker::Broker),
+    /// Put the text of a file in the place of the whole policy; first say what would change, and ask
+    Apply(whole::Apply),
+    /// List the generations of the policy, or show one with what it changed
+    History(history::History),
+    /// Make the text of an earlier generation the policy again, as a new generation; first say what would change, and ask
+    Revert(whole::Revert),
+    /// Say which broker may change the policy, or make the one that we are connected to it
+    Authority(authority::Authority),
+    /// List the sessions of the broker that we are connected to, or those that are over
+    Sessions(sessions::Sessions),
+    /// End a session of the broker that we are connected to
+    Close(sessions::Close),
 }
 
 impl Admin {
     pub(crate) async fn run(&self, context: &mut Context) -> Result<u8, Failure> {
         match self {
-            Admin::Explain(asked) => asked.run(context).await,
-            Admin::Diff(Diff { file, json }) => {
-                let query = DiffQuery { policy: policy(file)? };
-                let answer = context.client().await?.diff(&query).await?;
-                context.surface.out(&shown(*json, &answer, &answer.to_string()))?;
-                if answer.is_empty() {
-                    context.surface.note("The policy in force grants the same.");
-                }
-                Ok(if answer.is_empty() { EXIT_OK } else { EXIT_NONE })
-            }
-            Admin::Lint(Lint { file, json }) => {
-                let query = LintQuery { policy: file.as_deref().map(policy).transpose()? };
-                let answer = context.client().await?.lint(&query).await?;
-                context.surface.out(&shown(*json, &answer, &answer.to_string()))?;
-                Ok(if answer.findings.is_empty() { EXIT_OK } else { EXIT_NONE })
-            }
+            Admin::Explain(explain) => explain.run(context).await,
+            Admin::Diff(diff) => diff.run(context).await,
+            Admin::Lint(lint) => lint.run(context).await,
+            Admin::User(user) => user.run(context).await,
+            Admin::Group(group) => group.run(context).await,
+            Admin::Acl(acl) => acl.run(context).await,
+            Admin::Scope(scope) => scope.run(context).await,
+            Admin::Hidden(hidden) => hidden.run(context).await,
+            Admin::Limit(limit) => limit.run(context).await,
+            Admin::Collective(collective) => collective.run(context).await,
+            Admin::Broker(broker) => broker.run(context).await,
+            Admin::Apply(apply) => apply.run(context).await,
+            Admin::History(history) => history.run(context).await,
+            Admin::Revert(revert) => revert.run(context).await,
+            Admin::Authority(authority) => authority.run(context).await,
+            Admin::Sessions(sessions) => sessions.run(context).await,
+            Admin::Close(close) => close.run(context).await,
         }
     }
-}
-
-impl ExplainRight {
-    async fn run(&self, context: &mut Context) -> Result<u8, Failure> {
-        let right = match self.right {
-            Right::Read => "read",
-            Right::Write => "write",
-            Right::Admin => "admin",
-        };
-        if self.filter.is_some() && !matches!(self.right, Right::Write) {
-            return Err(Failure::Usage(format!("-w goes with write: nothing is sent with the right to {right}")));
-        }
-        let client = context.client().await?;
-        let query = ExplainQuery {
-            user: self.of.clone(),
-            right: right.into(),
-            destination: self.destination.clone(),
-            filter: self.filter.as_ref().map(ToString::to_string),
-        };
-        let answer = client.explain(&query).await?;
-        context.surface.out(&shown(self.json, &answer, &explained(&answer)))?;
-        Ok(if answer.allowed { EXIT_OK } else { EXIT_NONE })
-    }
-}
-
-fn explained(answer: &ExplainAnswer) -> String {
-    let verdict = if answer.allowed { "allowed" } else { "not allowed" };
-    let mut out = format!("{verdict}: {}\n", answer.text);
-    let mut line = |what: &str, text: &str| out.push_str(&format!("  {what:<6} {text}\n"));
-    answer.entries.iter().for_each(|entry| line("entry", entry));
-    if let Some(scope) = &answer.scope {
-        line("scope", scope);
-    }
-    if answer.all {
-        line("all", if answer.scope.is_some() { "yes, inside the scope" } else { "yes" });
-    }
-    for bound in &answer.limits {
-        line("limit", &format!("{} = {} (group {})", bound.limit, bound.most, bound.group));
-    }
-    if let Some(path) = &answer.hidden {
-        line("hidden", path);
-    }
-    if let Some(reached) = &answer.reached {
-        line("nodes", &format!("{} at {}; other brokers were not asked", reached.nodes, reached.broker));
-    }
-    out
 }
 
 /// What a broker answered, for programs or for people.

@@ -49,7 +49,7 @@ impl Logout {
         let user = text::clean(&settings.user);
         context.surface.note(&if was_there {
             format!(
-                "The token of {user} is removed from this machine. If somebody may have a copy, ask an admin to revoke the tokens of {user} (`revoked-before` in the policy)."
+                "The token of {user} is removed from this machine. If somebody may have a copy, ask an admin to revoke the tokens of {user} (`muster admin user revoke-tokens`)."
             )
         } else {
             format!("No token of {user} was kept.")

@@ -1,6 +1,7 @@
 //! The command line `muster`: which commands and options are there, and what exit code does each ending have?
 
 mod admin;
+mod audit;
 mod batches;
 mod completion;
 mod drive;
@@ -111,6 +112,8 @@ enum Command {
     /// Ask about the policy
     #[command(subcommand)]
     Admin(admin::Admin),
+    /// Show what is on record at the broker: logins, requests, commands, and how each was decided
+    Audit(audit::Audit),
     /// Log in once: keep a token in a file, so that later commands ask for no password
     Login(login::Login),
     /// Remove the token that `login` has kept
@@ -159,7 +162,9 @@ impl Failure {
             Failure::Refused(_) | Failure::StaleToken { .. } | Failure::Client(ClientError::Refused(_)) => EXIT_REFUSED,
             Failure::Client(ClientError::Connect(ConnectError::Refused { .. })) => EXIT_REFUSED,
             Failure::Client(ClientError::Connect(_) | ClientError::Misunderstood(_)) => EXIT_UNREACHABLE,
-            Failure::Client(ClientError::Lost(_) | ClientError::NoAnswer(_)) => EXIT_MISSING,
+            Failure::Client(ClientError::Lost(_) | ClientError::NoAnswer(_) | ClientError::Unsettled(_)) => {
+                EXIT_MISSING
+            }
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_PIPE,
             Failure::Output(_) => EXIT_MISSING,
             Failure::Interrupted => EXIT_INTERRUPTED,
@@ -295,6 +300,7 @@ async fn execute(cli: Cli, mut context: Context) -> u8 {
         Command::Mesh(mesh) => mesh.run(&mut context).await,
         Command::Explain(explain) => explain.run(&mut context).await,
         Command::Admin(admin) => admin.run(&mut context).await,
+        Command::Audit(audit) => audit.run(&mut context).await,
         Command::Login(login) => login.run(&mut context).await,
         Command::Logout(logout) => logout.run(&mut context),
         Command::Completion(completion) => completion.run(&mut context),

@@ -86,7 +86,7 @@ pub(super) fn within(text: &str) -> Result<Duration, String> {
 impl Run {
     pub(crate) async fn run(&self, context: &mut Context) -> Result<u8, Failure> {
         let target = self.target.resolve()?;
-        let arguments = arguments(&self.arguments)?;
+        let arguments = arguments("argument", &self.arguments)?;
         let settings = context.settings()?;
         let (module, destination) = action_topic(&settings.collective, &self.action)?;
         let quiet = self.guards.yes || self.guards.dry_run || self.guards.expect.is_some();
@@ -123,11 +123,11 @@ pub(super) fn action_topic(collective: &str, action: &str) -> Result<(String, St
     Ok((module.to_owned(), topic))
 }
 
-/// `name=text` is a text, `name:=JSON` any value.
-fn arguments(texts: &[String]) -> Result<Map<String, Value>, Failure> {
+/// `name=text` is a text, `name:=JSON` any value. `what` they are is for errors.
+pub(super) fn arguments(what: &str, texts: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut map = Map::new();
     for text in texts {
-        let wrong = |why: &str| Failure::Usage(format!("argument `{text}`: {why}; expected name=text or name:=JSON"));
+        let wrong = |why: &str| Failure::Usage(format!("{what} `{text}`: {why}; expected name=text or name:=JSON"));
         let (name, value) = text.split_once('=').ok_or_else(|| wrong("no `=`"))?;
         let (name, value) = match name.strip_suffix(':') {
             Some(name) => (name, serde_json::from_str(value).map_err(|error| wrong(&format!("not JSON ({error})")))?),
@@ -367,10 +367,10 @@ mod tests {
     #[test]
     fn arguments_are_texts_or_json() {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let map = arguments(&own(&["name=a=b", "count:=3", "on:=true", "empty="])).unwrap();
+        let map = arguments("argument", &own(&["name=a=b", "count:=3", "on:=true", "empty="])).unwrap();
         assert_eq!(Value::Object(map), json!({"name": "a=b", "count": 3, "on": true, "empty": ""}));
         for wrong in [&["name"] as &[&str], &["=x"], &["a:=x"], &["a=1", "a=2"], &[":=1"]] {
-            assert!(matches!(arguments(&own(wrong)), Err(Failure::Usage(_))), "{wrong:?}");
+            assert!(matches!(arguments("argument", &own(wrong)), Err(Failure::Usage(_))), "{wrong:?}");
         }
     }
 

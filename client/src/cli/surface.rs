@@ -1,7 +1,9 @@
 //! What does the command line speak to? Output, errors, questions and Ctrl-C, so that tests can stand in for a terminal.
 
+use super::password;
 use super::progress::Progress;
 use super::text;
+use secrecy::SecretString;
 use std::io::{self, BufRead, IsTerminal, Write};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -9,11 +11,24 @@ use tokio::sync::{mpsc, oneshot};
 /// Where lines come from that answer questions.
 type Lines = Box<dyn FnMut() -> oneshot::Receiver<String> + Send>;
 
+/// Where secrets come from. None of them is ever shown.
+type Secrets = Box<dyn FnMut(Secret<'_>) -> io::Result<SecretString> + Send>;
+
+/// How a secret is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Secret<'a> {
+    /// On the terminal, after this prompt.
+    Typed(&'a str),
+    /// As the first line of standard input.
+    Piped,
+}
+
 /// Both ends of a conversation with an operator, or with the script that runs us.
 pub(crate) struct Surface {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
     lines: Lines,
+    secrets: Secrets,
     interrupts: Interrupts,
     pub(crate) progress: Progress,
     /// Whether somebody is there to answer questions.
@@ -39,6 +54,7 @@ impl Surface {
             out: Box::new(io::BufWriter::new(io::stdout())),
             err: Box::new(io::stderr()),
             lines: Box::new(line_of_stdin),
+            secrets: Box::new(secret_of_process),
             interrupts: Interrupts::Untouched,
             progress: Progress::new(io::stderr().is_terminal() && !dumb),
             asks: io::stdin().is_terminal() && io::stderr().is_terminal(),
@@ -85,6 +101,11 @@ impl Surface {
         }
     }
 
+    /// Waits for a secret. Blocks: to be called before there is a connection that wants heart-beats.
+    pub(crate) fn secret(&mut self, how: Secret<'_>) -> io::Result<SecretString> {
+        (self.secrets)(how)
+    }
+
     /// Waits for Ctrl-C; from the first call on it no longer ends the program. May be dropped without missing one.
     pub(crate) async fn interrupted(&mut self) {
         if let Interrupts::Untouched = self.interrupts {
@@ -116,6 +137,16 @@ fn line_of_stdin() -> oneshot::Receiver<String> {
     receiver
 }
 
+fn secret_of_process(how: Secret<'_>) -> io::Result<SecretString> {
+    match how {
+        Secret::Typed(prompt) => rpassword::prompt_password(text::clean(prompt)).map(SecretString::from),
+        Secret::Piped if io::stdin().is_terminal() => {
+            Err(io::Error::other("it is a terminal, which would show the password; leave the option out to be asked"))
+        }
+        Secret::Piped => password::first_line(io::stdin()),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -142,26 +173,48 @@ pub(crate) mod tests {
         }
     }
 
-    /// A surface whose questions get these answers (none: nobody is there), its output, its notes, and its Ctrl-C.
+    /// A surface whose questions get these answers (none: nobody is there; `^C`: Ctrl-C is pressed), its output, its notes, and
+    /// its Ctrl-C.
     pub(crate) fn scripted(answers: &[&str]) -> (Surface, Written, Written, mpsc::Sender<()>) {
         let (out, err) = (Written::default(), Written::default());
         let (press, presses) = mpsc::channel(4);
         let mut answers: std::collections::VecDeque<String> = answers.iter().map(|a| (*a).to_owned()).collect();
+        let (pressing, mut unanswered) = (press.clone(), Vec::new());
         let surface = Surface {
             out: Box::new(out.clone()),
             err: Box::new(err.clone()),
             asks: !answers.is_empty(),
             lines: Box::new(move || {
                 let (sender, receiver) = oneshot::channel();
-                if let Some(answer) = answers.pop_front() {
-                    let _ = sender.send(answer);
+                match answers.pop_front() {
+                    Some(answer) if answer == "^C" => {
+                        pressing.try_send(()).unwrap();
+                        unanswered.push(sender);
+                    }
+                    Some(answer) => sender.send(answer).unwrap(),
+                    None => {}
                 }
                 receiver
             }),
+            secrets: Box::new(|_| Err(io::Error::other("nobody types"))),
             interrupts: Interrupts::Scripted(presses),
             progress: Progress::new(false),
             colour: false,
         };
         (surface, out, err, press)
+    }
+
+    impl Surface {
+        /// The same with these secrets, each with the prompt that it must be asked by; `-` is standard input.
+        pub(crate) fn with_secrets(mut self, secrets: &[(&str, &str)]) -> Surface {
+            let own = |&(prompt, secret): &(&str, &str)| (prompt.to_owned(), secret.to_owned());
+            let mut secrets: std::collections::VecDeque<(String, String)> = secrets.iter().map(own).collect();
+            self.secrets = Box::new(move |how| {
+                let (prompt, secret) = secrets.pop_front().expect("nobody asks so often");
+                assert_eq!(how, if prompt == "-" { Secret::Piped } else { Secret::Typed(&prompt) });
+                Ok(SecretString::from(secret))
+            });
+            self
+        }
     }
 }

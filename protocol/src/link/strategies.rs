@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::NodeKey;
+use crate::policy::{Change, DiffAnswer, Generation, How, Made, RightChange, Seal, Stamp, Took};
 use crate::request::{FoundNode, GoneNode, Missing, ValueCount, Why};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -19,6 +20,13 @@ pub(super) fn head() -> impl Strategy<Value = Head> {
         link_state().prop_map(Head::LinkState),
         interest().prop_map(Head::Interest),
         summary().prop_map(Head::Summary),
+        policy_state().prop_map(Head::Policy),
+        (text(), any::<(u64, u64)>()).prop_map(|(sha256, (from, bytes))| Head::WantPolicy(WantPolicy {
+            sha256,
+            from,
+            bytes
+        })),
+        (seal(), any::<u64>()).prop_map(|(seal, from)| Head::PolicyPart(Box::new(PolicyPart { seal, from }))),
         forward().prop_map(Head::Forward),
         direct().prop_map(Head::Direct),
         Just(Head::Unknown),
@@ -143,6 +151,44 @@ fn summary() -> impl Strategy<Value = Summary> {
     )
 }
 
+fn stamp() -> impl Strategy<Value = Stamp> {
+    (broker(), text(), any::<[u64; 3]>()).prop_map(|(authority, sha256, [term, number, bytes])| Stamp {
+        generation: Generation { term, number },
+        authority,
+        sha256,
+        bytes,
+    })
+}
+
+fn policy_state() -> impl Strategy<Value = PolicyState> {
+    (option::of(stamp()), btree_set(broker(), 0..3)).prop_map(|(stamp, rivals)| PolicyState { stamp, rivals })
+}
+
+fn seal() -> impl Strategy<Value = Seal> {
+    let made = (text(), text(), any::<u64>(), text(), text()).prop_map(|(by, via, at, what, reason)| Made {
+        by,
+        via,
+        at,
+        what,
+        reason,
+    });
+    let took = stamp().prop_map(|stamp| Took {
+        generation: stamp.generation,
+        authority: stamp.authority,
+        sha256: stamp.sha256,
+    });
+    (text(), stamp(), made, vec(took, 0..3), text(), text()).prop_map(
+        |(cluster, stamp, made, lineage, certificate, signature)| Seal {
+            cluster,
+            stamp,
+            made,
+            lineage,
+            certificate,
+            signature,
+        },
+    )
+}
+
 fn letter() -> impl Strategy<Value = Letter> {
     let optional = || option::of(text());
     let ends = (text(), text(), vec((text(), text()), 0..3));
@@ -194,6 +240,7 @@ fn forward() -> impl Strategy<Value = Forward> {
         serial().prop_map(Load::Abort),
         serial().prop_map(Load::Cancel),
         announce().prop_map(|announce| Load::Announce(Box::new(announce))),
+        (any::<u64>(), text(), any::<u64>()).prop_map(|(n, hash, at)| Load::AuditHead(AuditHead { n, hash, at })),
         Just(Load::Unknown),
     ];
     (broker(), any::<([u64; 3], bool, u8)>(), vec(broker(), 0..4), load).prop_map(
@@ -261,6 +308,7 @@ fn ask() -> impl Strategy<Value = Ask> {
             .prop_map(|(facts, limit, after, module)| Ask::Find { facts, limit, after, module }),
         (text(), any::<u64>()).prop_map(|(fact, limit)| Ask::Report { fact, limit }),
         (node(), option::of(text())).prop_map(|(node, explain)| Ask::Node { node, explain }),
+        Just(Ask::Edit),
         Just(Ask::Unknown),
     ]
 }
@@ -298,7 +346,24 @@ fn said() -> impl Strategy<Value = Said> {
     let counted = (value(), any::<u64>()).prop_map(|(value, count)| ValueCount { value, count });
     let report = (any::<[u64; 3]>(), vec(counted, 0..3), without())
         .prop_map(|([count, missing, more], values, without)| ReportAnswer { count, values, missing, more, without });
+    let change =
+        (text(), text(), prop::sample::select(vec![How::Added, How::Removed, How::Changed]), vec(text(), 0..3))
+            .prop_map(|(what, name, how, details)| Change { what, name, how, details });
+    let right = (text(), any::<bool>(), text(), text()).prop_map(|(user, granted, right, pattern)| RightChange {
+        user,
+        granted,
+        right,
+        pattern,
+    });
+    let edited = (option::of(any::<(u64, u64)>()), vec(change, 0..2), vec(right, 0..2), any::<(u64, bool)>()).prop_map(
+        |(generation, changes, rights, (more, dry_run))| EditAnswer {
+            generation: generation.map(|(term, number)| Generation { term, number }),
+            changes: DiffAnswer { changes, rights, more },
+            dry_run,
+        },
+    );
     prop_oneof![
+        edited.prop_map(Said::Edit),
         find.prop_map(Said::Find),
         report.prop_map(Said::Report),
         node_answer().prop_map(|answer| Said::Node(Box::new(answer))),

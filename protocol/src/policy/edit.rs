@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// Body of `/muster/admin.edit`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EditQuery {
     /// What to change.
@@ -27,6 +28,7 @@ pub struct EditQuery {
 
 /// One change of a policy. Names of tables and fields are those of policy.toml.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "edit", rename_all = "kebab-case")]
 pub enum Edit {
     /// A new user.
@@ -80,6 +82,7 @@ pub enum Edit {
 
 /// A thing by its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Named {
     /// Which.
@@ -88,6 +91,7 @@ pub struct Named {
 
 /// Fields of a user.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct UserFields {
     /// Which user.
@@ -136,6 +140,7 @@ impl std::fmt::Debug for UserFields {
 
 /// Fields of a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct GroupFields {
     /// Which group.
@@ -159,6 +164,7 @@ pub struct GroupFields {
 
 /// A user in a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Member {
     /// The group.
@@ -169,6 +175,7 @@ pub struct Member {
 
 /// Rights of groups at a destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Grants {
     /// A destination pattern.
@@ -186,6 +193,7 @@ pub struct Grants {
 
 /// A scope of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ScopeOf {
     /// The group.
@@ -196,6 +204,7 @@ pub struct ScopeOf {
 
 /// A pattern of fact paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FactPattern {
     /// As in `hidden`.
@@ -204,6 +213,7 @@ pub struct FactPattern {
 
 /// A limit of a group with its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LimitOf {
     /// The group.
@@ -216,6 +226,7 @@ pub struct LimitOf {
 
 /// A limit of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LimitName {
     /// The group.
@@ -226,6 +237,7 @@ pub struct LimitName {
 
 /// A collective.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CollectiveFields {
     /// Which.
@@ -237,6 +249,7 @@ pub struct CollectiveFields {
 
 /// A broker of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BrokerFields {
     /// Which.
@@ -251,6 +264,7 @@ pub struct BrokerFields {
 
 /// A whole policy.toml.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WholeText {
     /// The text.
@@ -266,6 +280,7 @@ impl std::fmt::Debug for WholeText {
 
 /// An earlier generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RevertTo {
     /// Which; `muster admin history` lists them.
@@ -314,6 +329,7 @@ impl Edit {
 
 /// What an edit did, or would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EditAnswer {
     /// The generation that holds now; none if the policy has no seal.
     #[serde(default, skip_serializing_if = "Option::is_none")]

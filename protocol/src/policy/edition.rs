@@ -10,6 +10,11 @@ use std::str::FromStr;
 /// Terms that a seal remembers the beginnings of.
 pub const LINEAGE_MOST: usize = 64;
 
+/// Most bytes of a policy that are asked for at once.
+pub const WINDOW: u64 = 1024 * 1024;
+/// Most bytes in one piece: every broker takes bodies of this length.
+pub const PART: usize = 32 * 1024;
+
 /// A place in the life of a policy: the term rises when a broker takes the authority, the number with each edit. `3.17` in texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation {
@@ -165,6 +170,8 @@ pub struct WantPolicy {
     pub sha256: String,
     /// From this byte of its text on.
     pub from: u64,
+    /// So many bytes, in as many pieces as the sender likes; at most [`WINDOW`] are sent.
+    pub bytes: u64,
 }
 
 /// A frame of a link: a piece of the text of a policy, which is the body.

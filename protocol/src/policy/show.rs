@@ -6,12 +6,14 @@ use super::{DiffAnswer, Generation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Most members of one page of any list.
 pub const PAGE_MOST: u32 = 1_000;
 
 /// Body of `/muster/admin.show`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ShowQuery {
     /// Of what.
@@ -27,8 +29,17 @@ pub struct ShowQuery {
     pub limit: Option<u32>,
 }
 
+/// `users`, or `users alice`.
+impl fmt::Display for ShowQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what.as_str())?;
+        self.name.iter().try_for_each(|name| write!(f, " {name}"))
+    }
+}
+
 /// What a policy consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// `[users.…]`, by name.
@@ -45,8 +56,23 @@ pub enum Part {
     Brokers,
 }
 
+impl Part {
+    /// As it stands in a query.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Part::Users => "users",
+            Part::Groups => "groups",
+            Part::Acl => "acl",
+            Part::Hidden => "hidden",
+            Part::Collectives => "collectives",
+            Part::Brokers => "brokers",
+        }
+    }
+}
+
 /// One page of a part of the policy in force at the broker that was asked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ShowAnswer {
     /// Which generation; none if the policy has no seal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,8 +100,22 @@ pub struct ShowAnswer {
     pub next: Option<String>,
 }
 
+impl ShowAnswer {
+    /// How many members of its part it shows.
+    pub fn len(&self) -> usize {
+        let ShowAnswer { users, groups, acl, hidden, collectives, brokers, generation: _, next: _ } = self;
+        users.len() + groups.len() + acl.len() + hidden.len() + collectives.len() + brokers.len()
+    }
+
+    /// Whether it shows none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A user, without the hash.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct UserShown {
     /// Name.
@@ -110,6 +150,7 @@ pub struct UserShown {
 
 /// A group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GroupShown {
     /// Name.
     pub name: String,
@@ -131,6 +172,7 @@ pub struct GroupShown {
 
 /// An entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EntryShown {
     /// Line in the text, the first being 1.
     pub line: u64,
@@ -149,6 +191,7 @@ pub struct EntryShown {
 
 /// A hidden fact.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HiddenShown {
     /// The pattern.
     pub pattern: String,
@@ -159,6 +202,7 @@ pub struct HiddenShown {
 
 /// A collective.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CollectiveShown {
     /// Name.
     pub name: String,
@@ -168,6 +212,7 @@ pub struct CollectiveShown {
 
 /// A broker of the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BrokerShown {
     /// Name.
     pub name: String,
@@ -181,6 +226,7 @@ pub struct BrokerShown {
 
 /// Body of `/muster/admin.history`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryQuery {
     /// Only this one, with its changes.
@@ -196,6 +242,7 @@ pub struct HistoryQuery {
 
 /// Generations that the broker that was asked has, the newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HistoryAnswer {
     /// These.
     pub editions: Vec<EditionShown>,
@@ -206,6 +253,7 @@ pub struct HistoryAnswer {
 
 /// A generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EditionShown {
     /// Which.
     pub generation: Generation,
@@ -231,6 +279,7 @@ pub struct EditionShown {
 
 /// Body of `/muster/admin.authority` and `/muster/admin.take`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthorityQuery {
     /// Why the authority is taken, for the history.
@@ -240,6 +289,7 @@ pub struct AuthorityQuery {
 
 /// Who may change the policy, as the broker that was asked sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityAnswer {
     /// The broker that was asked.
     pub broker: String,
@@ -256,6 +306,7 @@ pub struct AuthorityAnswer {
     pub rivals: Vec<String>,
     /// What the neighbours enforce.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub neighbours: BTreeMap<String, Option<Generation>>,
     /// What an admin should look at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,6 +5,7 @@
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What the first line of all names as the hash before it.
@@ -12,6 +13,13 @@ pub const GENESIS: &str = "00000000000000000000000000000000000000000000000000000
 
 /// A line that is longer is none: no record comes near it. Bytes.
 pub const MAX_LINE: usize = 1024 * 1024;
+
+/// From this length on, texts and lists in a line are cut: whoever is refused may choose what the reason quotes. Bytes.
+const LONG: usize = 64 * 1024;
+/// What is left of a text then. Characters.
+const TEXT: usize = 256;
+/// What is left of a list. Elements.
+const LIST: usize = 64;
 
 /// `,"hash":"` and 64 digits and `"}`.
 const SEAL: usize = 9 + 64 + 2;
@@ -39,6 +47,8 @@ pub struct Link {
     pub n: u64,
     /// When, RFC 3339.
     pub at: String,
+    /// Whose log it is.
+    pub broker: String,
     /// What happened.
     pub event: String,
     /// The hash of the line before.
@@ -50,7 +60,7 @@ pub struct Link {
 #[derive(Serialize)]
 struct Line<'a, T> {
     n: u64,
-    at: String,
+    at: &'a str,
     broker: &'a str,
     #[serde(flatten)]
     what: &'a T,
@@ -61,6 +71,7 @@ struct Line<'a, T> {
 struct Known {
     n: u64,
     at: String,
+    broker: String,
     event: String,
     prev: String,
 }
@@ -76,12 +87,39 @@ pub fn append<T: Serialize>(
 ) -> serde_json::Result<()> {
     let at = i64::try_from(at).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok()).unwrap_or_default();
     let n = tail.n + 1;
-    let mut line = serde_json::to_string(&Line { n, at: at.to_string(), broker, what, prev: &tail.hash })?;
+    let (at, prev) = (at.to_string(), tail.hash.as_str());
+    let mut line = serde_json::to_string(&Line { n, at: &at, broker, what, prev })?;
+    if line.len() > LONG {
+        let mut what = serde_json::to_value(what)?;
+        cut(&mut what);
+        line = serde_json::to_string(&Line { n, at: &at, broker, what: &what, prev })?;
+    }
     let hash = hash(&tail.hash, line.as_bytes());
     line.pop();
     *out += &format!("{line},\"hash\":\"{hash}\"}}\n");
     *tail = Tail { n, hash };
     Ok(())
+}
+
+/// Cuts what is long, and says how long it was.
+fn cut(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some((end, _)) = text.char_indices().nth(TEXT) {
+                *text = format!("{}… ({} bytes)", &text[..end], text.len());
+            }
+        }
+        Value::Array(list) => {
+            if list.len() > LIST {
+                let more = list.len() - LIST;
+                list.truncate(LIST);
+                list.push(format!("… and {more} more").into());
+            }
+            list.iter_mut().for_each(cut);
+        }
+        Value::Object(members) => members.values_mut().for_each(cut),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Reads a line, without its newline, if nothing in it was changed; else says what is wrong. Whether it is in its place is for
@@ -98,11 +136,12 @@ pub fn read(line: &[u8]) -> Result<Link, &'static str> {
     if hash(&known.prev, &body) != claimed {
         return Err("it was edited: its hash does not fit");
     }
-    let Known { n, at, event, prev } = known;
-    Ok(Link { n, at, event, prev, hash: claimed.to_owned() })
+    let Known { n, at, broker, event, prev } = known;
+    Ok(Link { n, at, broker, event, prev, hash: claimed.to_owned() })
 }
 
-fn hash(prev: &str, body: &[u8]) -> String {
+/// Of a line, given without its hash and closed with `}`.
+pub(super) fn hash(prev: &str, body: &[u8]) -> String {
     let mut sum = Sha256::new();
     sum.update(prev.as_bytes());
     sum.update(body);
@@ -129,6 +168,25 @@ mod tests {
         assert_eq!(tail, Tail { n: 2, hash: second.hash });
         let value: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
         assert_eq!((&value["user"], &value["broker"]), (&json!("a\"\n\u{1}é"), &json!("noc1")));
+    }
+
+    #[test]
+    fn what_others_chose_makes_no_line_too_long() {
+        let (mut out, mut tail) = (String::new(), Tail::default());
+        let long = json!({ "event": "refused", "reason": "\u{1}é".repeat(MAX_LINE), "nodes": vec!["n"; 100_000], "user": "a" });
+        append(&mut out, &mut tail, 0, "noc1", &long).unwrap();
+        append(&mut out, &mut tail, 0, "noc1", &json!({ "event": "stopped" })).unwrap();
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(lines[0].len() < LONG, "{}", lines[0].len());
+        assert_eq!(read(lines[1].as_bytes()).unwrap().prev, read(lines[0].as_bytes()).unwrap().hash);
+        let value: Value = serde_json::from_str(lines[0]).unwrap();
+        assert_eq!((&value["user"], value["nodes"].as_array().unwrap().len()), (&json!("a"), LIST + 1));
+        assert_eq!(value["nodes"][LIST], "… and 99936 more");
+        assert!(value["reason"].as_str().unwrap().ends_with("é… (3145728 bytes)"), "{}", value["reason"]);
+        // Half of that is nobody's to cut.
+        let whole = json!({ "event": "request", "target": "x".repeat(LONG / 2) });
+        append(&mut out, &mut tail, 0, "noc1", &whole).unwrap();
+        assert!(out.contains(whole["target"].as_str().unwrap()));
     }
 
     proptest! {

@@ -1,8 +1,10 @@
 //! Does the audit log say where it was touched, and does it go on after every misfortune?
 
-use super::search::{Since, search_log};
+mod against;
+mod answer;
+
+use super::search::{When, search_log};
 use super::trail::Trail;
-use super::verify::verify_log;
 use super::*;
 use crate::broker::record::{Verdict, Who};
 use muster_protocol::error::{Code, Refusal};
@@ -28,6 +30,10 @@ fn login(user: &str) -> Record {
     let address = "192.0.2.1:4711".parse().unwrap();
     let who = Who { user: user.into(), address, session: Some(1), node: None };
     Record::Login { who, verdict: Verdict::ALLOWED }
+}
+
+fn verify_log(file: &Path) -> Result<Whole, VerifyError> {
+    verify::verify_log(file, None)
 }
 
 /// Writes `count` logins, one at a time, and brings them to the disk.
@@ -343,7 +349,8 @@ async fn records_are_written_in_order_by_the_time_it_stops() {
 fn refusals_do_not_push_out_what_was_done_and_what_is_lost_is_counted() {
     let (queue, told) = sync_channel(QUEUE);
     let counts = Arc::new(Counts::default());
-    let audit = Audit(Some(Arc::new(Desk { queue, counts: counts.clone(), file: PathBuf::new() })));
+    let audit =
+        Audit(Some(Arc::new(Desk { queue, counts: counts.clone(), file: PathBuf::new(), heads: Duration::ZERO })));
     let address = "192.0.2.1:4711".parse().unwrap();
     let refused = || {
         let who = Who { user: "guess".into(), address, session: None, node: None };
@@ -374,7 +381,10 @@ fn files_that_were_copied_are_verified_among_themselves() {
     fill(&mut Trail::new(config.clone(), "noc1"), 14);
     let mut files = verify::files_of(&config.file).unwrap();
     files.reverse();
-    let verify = |files: &[PathBuf]| verify(&VerifyOptions { config: PathBuf::new(), files: files.to_vec() });
+    let verify = |files: &[PathBuf]| {
+        let files = files.to_vec();
+        verify(&VerifyOptions { config: PathBuf::new(), files, against: Vec::new(), since: None })
+    };
     assert_eq!(verify(&files).unwrap().lines, 14, "in whatever order they are given");
     let last: Vec<PathBuf> = files[..2].to_vec();
     assert!(verify(&last).is_ok(), "a part that hangs together");
@@ -402,6 +412,7 @@ fn search_finds_by_time_user_decision_destination_node_and_request() {
     let all = SearchOptions {
         config: PathBuf::new(),
         since: None,
+        until: None,
         user: None,
         decision: None,
         destination: None,
@@ -426,9 +437,11 @@ fn search_finds_by_time_user_decision_destination_node_and_request() {
     assert_eq!(found(&SearchOptions { node: some("n-a"), ..all.clone() }), [1, 3]);
     assert_eq!(found(&SearchOptions { request: some("r2"), ..all.clone() }), [3, 4, 5]);
     assert_eq!(found(&SearchOptions { event: some("login"), ..all.clone() }), [1]);
-    let minutes = |count: u64| Some(Since::Ago(Duration::from_secs(count * 60)));
+    let minutes = |count: u64| Some(When::Ago(Duration::from_secs(count * 60)));
     assert_eq!(found(&SearchOptions { since: minutes(2), ..all.clone() }), [3, 4, 5]);
-    assert_eq!(found(&SearchOptions { since: Some(Since::At(now)), user: some("bob"), ..all.clone() }), [5]);
+    assert_eq!(found(&SearchOptions { since: Some(When::At(now)), user: some("bob"), ..all.clone() }), [5]);
+    assert_eq!(found(&SearchOptions { until: minutes(2), ..all.clone() }), [1, 2], "before then");
+    assert_eq!(found(&SearchOptions { since: minutes(3), until: minutes(2), ..all.clone() }), [2]);
     let text = search_log(&config.file, &SearchOptions { json: false, limit: 3, ..all }, now).unwrap();
     assert_eq!(
         text.lines().next().unwrap(),

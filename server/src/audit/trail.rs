@@ -120,6 +120,16 @@ impl Trail {
         Ok(())
     }
 
+    /// Where the chain ends, brought to the disk; nothing while there is no file to write to.
+    pub(super) fn head(&mut self) -> io::Result<Option<Tail>> {
+        if !self.open.as_ref().is_some_and(|open| open.is_file) {
+            return Ok(None);
+        }
+        let tail = self.tail.clone();
+        self.sync()?;
+        Ok(Some(tail).filter(|tail| tail.n > 0))
+    }
+
     fn rotate_if_due(&mut self, now: u64) -> io::Result<()> {
         let Some(open) = self.open.as_ref().filter(|open| open.is_file && open.bytes > 0) else { return Ok(()) };
         let age = u64::try_from(self.config.rotate_age.as_millis()).unwrap_or(u64::MAX);

@@ -1,10 +1,14 @@
-//! Is the audit log what the broker wrote? Walks the chain over all files, and names the place where it was edited or cut.
+//! Is the audit log what the broker wrote? Walks the chain over all files, and names the place where it was edited or cut; what
+//! other brokers have on record of it is compared by `against`.
 
+use super::against::{self, Witnessed, Witnesses};
 use super::chain::{self, GENESIS, Link, MAX_LINE, Tail};
+use super::search::{When, when};
 use super::trail::{Mark, read_head, rotated};
 use crate::config::{Config, ConfigError};
+use jiff::Timestamp;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -23,6 +27,14 @@ pub struct VerifyOptions {
     /// the last of them is not looked at
     #[arg(value_name = "FILES")]
     pub files: Vec<PathBuf>,
+    /// Audit logs of other brokers, or folders of them (all that ends in .jsonl): what they have on record of this one must
+    /// stand in it, so that it also shows when its end was cut off or all of it was written anew
+    #[arg(long, value_name = "FILE-OR-FOLDER", num_args = 1..)]
+    pub against: Vec<PathBuf>,
+    /// Of that, only what is from since then: a time ago (30m, 1h, 7d) or a moment (2027-01-31T18:00:00Z), such as that at
+    /// which the log was moved away and begun anew
+    #[arg(long, value_name = "TIME", value_parser = when, requires = "against")]
+    pub since: Option<When>,
 }
 
 /// Why nothing was verified, or what is wrong.
@@ -48,6 +60,12 @@ pub enum VerifyError {
     /// The chain is broken.
     #[error(transparent)]
     Broken(#[from] Fault),
+    /// A log that is to bear witness is none itself.
+    #[error("{0}; so it proves nothing about another log: verify it at its own broker")]
+    Witness(Fault),
+    /// Nobody bears witness.
+    #[error("{0}")]
+    NoWitness(String),
 }
 
 /// The place where a chain is broken, and how.
@@ -77,10 +95,26 @@ pub struct Whole {
     pub lost: u64,
     /// Lines that it found torn after it was killed, and set aside.
     pub torn: u64,
+    /// What others have on record of it, if that was asked for.
+    pub witnessed: Option<Witnessed>,
     /// Where the chain ends.
     tail: Tail,
     /// The hash of the line that the head names.
     at_head: Option<String>,
+    /// Whose log it says that it is.
+    pub(super) brokers: BTreeSet<String>,
+    /// The lines that others have on record.
+    pub(super) known: HashMap<u64, Place>,
+    /// Where the next line would be.
+    pub(super) end: (PathBuf, usize),
+}
+
+/// A line that others have on record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: PathBuf,
+    pub(super) line: usize,
+    pub(super) hash: String,
 }
 
 impl fmt::Display for Whole {
@@ -95,30 +129,58 @@ impl fmt::Display for Whole {
         if self.torn > 0 {
             write!(f, "; {} torn lines were set aside after a crash", self.torn)?;
         }
+        if let Some(witnessed) = &self.witnessed {
+            write!(f, "; {witnessed}")?;
+        }
         Ok(())
     }
 }
 
 /// Verifies what the options name.
 pub fn verify(options: &VerifyOptions) -> Result<Whole, VerifyError> {
+    // Before the log: what others have on record by now stands in it by then.
+    let witnesses = match options.against.is_empty() {
+        true => None,
+        false => Some(Witnesses::read(&options.against, options.since.map(moment))?),
+    };
     if !options.files.is_empty() {
-        return verify_files(&options.files);
+        let whole = verify_files(&options.files, witnesses.as_ref())?;
+        return witnessed(whole, witnesses.as_ref(), true);
     }
-    let file = Config::load(&options.config)?.audit.file;
+    let Config { audit, broker, .. } = Config::load(&options.config)?;
+    let mut whole = verify_while_it_grows(&audit.file, witnesses.as_ref())?;
+    whole.brokers.insert(broker.name);
+    witnessed(whole, witnesses.as_ref(), false)
+}
+
+fn moment(when: When) -> Timestamp {
+    match when {
+        When::At(at) => at,
+        When::Ago(ago) => Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::MIN),
+    }
+}
+
+/// Holds a chain that is whole against what others have on record of it.
+pub(super) fn witnessed(mut whole: Whole, witnesses: Option<&Witnesses>, is_part: bool) -> Result<Whole, VerifyError> {
+    whole.witnessed = witnesses.map(|witnesses| against::judge(&whole, witnesses, is_part)).transpose()?;
+    Ok(whole)
+}
+
+fn verify_while_it_grows(file: &Path, witnesses: Option<&Witnesses>) -> Result<Whole, VerifyError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let before = state_of(&file);
-        let found = verify_log(&file);
+        let before = state_of(file);
+        let found = verify_log(file, witnesses);
         // The broker may be writing: what was half there when it was looked at proves nothing.
-        if found.is_ok() || tries == TRIES || before == state_of(&file) {
+        if found.is_ok() || tries == TRIES || before == state_of(file) {
             return found;
         }
     }
 }
 
 /// The audit log whose current file this is, from its first line to its noted end.
-pub(super) fn verify_log(file: &Path) -> Result<Whole, VerifyError> {
+pub(super) fn verify_log(file: &Path, witnesses: Option<&Witnesses>) -> Result<Whole, VerifyError> {
     let unread = |cause| VerifyError::Read { file: file.to_owned(), cause };
     // Before the files: the end moves on while they are read.
     let head = read_head(file).map_err(unread)?;
@@ -130,12 +192,12 @@ pub(super) fn verify_log(file: &Path) -> Result<Whole, VerifyError> {
         }
         return Err(VerifyError::None { file: file.to_owned() });
     };
-    let (mut walk, mut removed) = (Walk::new(head.as_ref().map(|head| head.n)), 0);
-    let mut last_lines = 0;
+    let (mut walk, mut removed) = (Walk::new(head.as_ref().map(|head| head.n), witnesses), 0);
     for path in &files {
-        last_lines = walk.file(path, &mut removed)?;
+        walk.file(path, &mut removed)?;
     }
     let Walk { whole, .. } = walk;
+    let last_lines = whole.end.1.saturating_sub(1);
     let at_end = |what: String| Fault { file: last.clone(), line: last_lines + 1, what };
     if let Some((first, _)) = &whole.first
         && *first > removed + 1
@@ -164,7 +226,7 @@ pub(super) fn verify_log(file: &Path) -> Result<Whole, VerifyError> {
     Ok(whole)
 }
 
-fn verify_files(files: &[PathBuf]) -> Result<Whole, VerifyError> {
+pub(super) fn verify_files(files: &[PathBuf], witnesses: Option<&Witnesses>) -> Result<Whole, VerifyError> {
     let mut by_number = BTreeMap::new();
     for path in files {
         let unread = |cause| VerifyError::Read { file: path.clone(), cause };
@@ -174,7 +236,7 @@ fn verify_files(files: &[PathBuf]) -> Result<Whole, VerifyError> {
         let link = link.map_err(|what| Fault { file: path.clone(), line: 1, what: what.into() })?;
         by_number.insert(link.n, path.clone());
     }
-    let mut walk = Walk::new(None);
+    let mut walk = Walk::new(None, witnesses);
     for path in by_number.values() {
         walk.file(path, &mut 0)?;
     }
@@ -196,9 +258,10 @@ fn state_of(file: &Path) -> Vec<(PathBuf, u64)> {
     files.into_iter().map(|path| (path.clone(), fs::metadata(path).map_or(0, |found| found.len()))).collect()
 }
 
-struct Walk {
+struct Walk<'a> {
     whole: Whole,
     head: Option<u64>,
+    witnesses: Option<&'a Witnesses>,
 }
 
 /// Of the log's own lines, what counts here.
@@ -212,13 +275,13 @@ struct Said {
     reason: String,
 }
 
-impl Walk {
-    fn new(head: Option<u64>) -> Walk {
-        Walk { whole: Whole::default(), head }
+impl<'a> Walk<'a> {
+    fn new(head: Option<u64>, witnesses: Option<&'a Witnesses>) -> Walk<'a> {
+        Walk { whole: Whole::default(), head, witnesses }
     }
 
-    /// Walks one file; how many lines it has. `removed` is the last line that a rotation removed.
-    fn file(&mut self, path: &Path, removed: &mut u64) -> Result<usize, VerifyError> {
+    /// Walks one file. `removed` is the last line that a rotation removed.
+    fn file(&mut self, path: &Path, removed: &mut u64) -> Result<(), VerifyError> {
         let unread = |cause| VerifyError::Read { file: path.to_owned(), cause };
         let mut lines = Lines::open(path).map_err(unread)?;
         let mut number = 0;
@@ -232,10 +295,15 @@ impl Walk {
             let link = chain::read(&line).map_err(|what| fault(what.into()))?;
             self.follow(&link).map_err(fault)?;
             self.hear(&link, &line, removed).map_err(fault)?;
+            if self.witnesses.is_some_and(|witnesses| witnesses.know(link.n)) {
+                let place = Place { file: path.to_owned(), line: number, hash: link.hash.clone() };
+                self.whole.known.insert(link.n, place);
+            }
             self.step(link);
         }
         self.whole.files += 1;
-        Ok(number)
+        self.whole.end = (path.to_owned(), number + 1);
+        Ok(())
     }
 
     /// Whether a line is the next one.
@@ -293,6 +361,9 @@ impl Walk {
             whole.first = Some((link.n, link.at.clone()));
         }
         whole.last = Some((link.n, link.at));
+        if !whole.brokers.contains(&link.broker) {
+            whole.brokers.insert(link.broker);
+        }
         whole.tail = Tail { n: link.n, hash: link.hash };
     }
 }

@@ -74,6 +74,7 @@ impl Broker {
             }
             Happened::Reply { node, state, display } => {
                 if ask.end(from, node, state) {
+                    self.tally.end(state, 1);
                     let mut headers = event_headers(Some(&id), Event::Reply);
                     headers.push(header::NODE, &node.to_string());
                     headers.push(header::STATUS, state.as_str());
@@ -103,6 +104,7 @@ impl Broker {
     fn end(&mut self, serial: u64, at: &BrokerName, nodes: &[NodeId], state: State, reason: &str, now: Now) {
         let Some(ask) = self.asks.get_mut(serial) else { return };
         let nodes: Vec<NodeId> = nodes.iter().copied().filter(|node| ask.end(at, *node, state)).collect();
+        self.tally.end(state, nodes.len());
         let event = match state {
             State::Lost => Event::Lost,
             State::Cancelled => Event::Cancelled,
@@ -192,7 +194,8 @@ impl Broker {
         let note = Note::new(Weight::Info, "request refused").with("user", &asked.user).with("request", &asked.id);
         let note = note.with("destination", &asked.destination).with("targets", count).with("code", refusal.code);
         let (id, queue) = (asked.id.clone(), asked.queue.clone());
-        self.counters.refused += 1;
+        self.counters.requests_stopped += 1;
+        self.count_refusal(refusal.code);
         self.note(note);
         self.record_if(|broker| broker.outcome(serial, refusal));
         self.forget_ask(serial, now);

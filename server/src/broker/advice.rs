@@ -1,4 +1,4 @@
-//! What does the policy say about itself? Explain, diff and lint: questions of admins, which change nothing.
+//! What does the policy say about itself? Explain, diff, lint and show: questions of admins, which change nothing.
 
 use super::access::{Limit, User, diff, lint};
 use super::event::{Now, Purpose};
@@ -34,6 +34,12 @@ impl Broker {
                 let answer = found.unwrap_or_else(|| lint(&self.access));
                 self.reply_with(asker, &answer, now);
                 Ok(BUDGET)
+            }
+            Purpose::Show(query) => {
+                let answer = self.access.show(&query)?;
+                let cost = 1 + answer.len();
+                self.reply_with(asker, &answer, now);
+                Ok(cost)
             }
             _ => Err(Refusal::new(Code::Unsupported, "this is no question about the policy")),
         }

@@ -17,9 +17,10 @@ use muster_protocol::frame::Headers;
 use muster_protocol::link::{Announce, Before, Happened, Load, RequestKey, Word};
 use muster_protocol::message::{BrokerName, NodeId, RequestId, header};
 use muster_protocol::request::{CHUNK, Event, State};
+use roaring::RoaringBitmap;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// How long cancelled nodes may take to confirm, ms.
@@ -67,6 +68,33 @@ impl Broker {
         for key in self.requests.waiting_for(row) {
             self.settle(key, row, State::Lost, reason, now);
         }
+    }
+
+    /// A new policy holds: what nodes say, and have said but nobody has heard, is kept from callers who do not see them any more.
+    pub(super) fn withhold(&mut self, now: Now) {
+        const WHY: &str = "the policy does not let the caller see this node any more";
+        let mut sees: HashMap<Arc<str>, Option<RoaringBitmap>> = HashMap::new();
+        let callers = self.requests.callers().chain(self.outcomes.callers());
+        for caller in callers.cloned().collect::<BTreeSet<_>>() {
+            let rows = match self.access.user(&caller).filter(|user| user.is_usable(now.unix / 1000)) {
+                None => Some(RoaringBitmap::new()),
+                Some(user) => user.scope.as_ref().map(|scope| self.nodes.matching(None, Some(scope))),
+            };
+            sees.insert(caller, rows);
+        }
+        for key in self.requests.from_ingress(|_| true) {
+            let Some(pending) = self.requests.get(key) else { continue };
+            let Some(Some(rows)) = sees.get(&pending.asked.user) else { continue };
+            for row in &pending.waiting - rows {
+                self.settle(key, row, State::Lost, WHY, now);
+            }
+        }
+        let nodes = &self.nodes;
+        let sees = |caller: &str, node: &NodeId| match sees.get(caller) {
+            Some(Some(rows)) => nodes.row(node).is_some_and(|row| rows.contains(row)),
+            _ => true,
+        };
+        self.outcomes.withhold(sees, WHY);
     }
 
     /// A node ends without an answer.
@@ -144,12 +172,13 @@ impl Broker {
 
     /// Tells the ingress what became of a request here: this broker's own account at once, another one's by numbered reports.
     pub(super) fn report(&mut self, key: Key, event: Happened, body: Bytes, now: Now) {
-        let Some(name) = self.requests.get(key).map(|pending| pending.asked.key.clone()) else { return };
+        let Some(asked) = self.requests.get(key).map(|pending| &pending.asked) else { return };
+        let (name, caller) = (asked.key.clone(), asked.user.clone());
         let me = self.mesh.me().clone();
         if name.broker == me {
             self.hear(&me, name.serial, event, body, now);
         } else {
-            self.outcomes.push(&name, event, body, now.tick);
+            self.outcomes.push(&name, &caller, event, body, now.tick);
             self.send_outcomes(&name, now);
         }
     }

@@ -64,10 +64,25 @@ pub enum Chore {
     Amend(Box<Amend>),
     /// Check an edition of another broker, and write it down. Comes back as [`Outcome::Adopted`].
     Adopt(Box<Adopt>),
+    /// An edit by hand is not taken: put the text in force back into the file, and keep what stood there beside it. Comes back as
+    /// [`Outcome::PutBack`].
+    PutBack(Box<PutBack>),
     /// Look into the history. Comes back as [`Outcome::Fetched`].
     History(HistoryQuery),
     /// Look into the audit log. Comes back as [`Outcome::Fetched`].
     Audit(AuditQuery),
+}
+
+impl Chore {
+    /// What comes back if it is not done, and why.
+    pub fn refused(&self, refusal: Refusal) -> Outcome {
+        match self {
+            Chore::Amend(_) => Outcome::Amended(Err(refusal)),
+            Chore::Adopt(_) => Outcome::Adopted(Err(refusal)),
+            Chore::PutBack(_) => Outcome::PutBack,
+            Chore::History(_) | Chore::Audit(_) => Outcome::Fetched(Err(refusal)),
+        }
+    }
 }
 
 /// The next edition, to be made of the one in force.
@@ -89,11 +104,20 @@ pub struct Amend {
 #[derive(Debug, Clone)]
 pub enum Change {
     /// As a user wants it.
-    Edit(EditQuery),
+    Edit(Box<EditQuery>),
     /// The file was edited by hand: its text and what it says.
     Hand(Arc<str>, Arc<Policy>),
     /// This broker becomes the authority: `authority = "ME"` in the text.
     Take,
+}
+
+/// A hand edit that is not taken.
+#[derive(Debug)]
+pub struct PutBack {
+    /// What is in force.
+    pub current: Edition,
+    /// Why.
+    pub why: Refusal,
 }
 
 /// An edition that a neighbour has.
@@ -105,7 +129,7 @@ pub struct Adopt {
     pub text: Vec<u8>,
     /// What it replaces.
     pub base: Edition,
-    /// The seal was not built on `base`: that one is kept beside the policy file, for somebody to look at.
+    /// The seal was not built on `base`: that one is kept beside the policy file for somebody to look at, unless the texts are equal.
     pub set_aside: bool,
 }
 
@@ -115,9 +139,20 @@ pub enum Outcome {
     /// The edition is on disk, or none was made.
     Amended(Result<Amended, Refusal>),
     /// The edition is good and on disk, or is refused.
-    Adopted(Result<Edition, Refusal>),
+    Adopted(Result<Adopted, Refusal>),
+    /// The file is again what is in force, or cannot be written.
+    PutBack,
     /// The body of the answer.
     Fetched(Result<Value, Refusal>),
+}
+
+/// An edition of another broker that was checked.
+#[derive(Debug)]
+pub struct Adopted {
+    /// The edition.
+    pub edition: Edition,
+    /// The file that holds what it replaced, if that was set aside.
+    pub kept: Option<String>,
 }
 
 /// What an amendment made.

@@ -11,9 +11,9 @@ use muster_protocol::error::Refusal;
 use muster_protocol::facts::{NodeDocument, Path};
 use muster_protocol::filter::Filter;
 use muster_protocol::frame::Headers;
-use muster_protocol::link::{Head, Hello, Neighbour};
+use muster_protocol::link::{AuditHead, Head, Hello, Neighbour};
 use muster_protocol::message::{BrokerName, NodeId, RequestId};
-use muster_protocol::policy::{AuthorityQuery, EditQuery, HistoryQuery, LintAnswer, ShowQuery};
+use muster_protocol::policy::{AuthorityQuery, EditQuery, Generation, HistoryQuery, LintAnswer, ShowQuery};
 use muster_protocol::request::{ExplainQuery, State};
 use std::any::Any;
 use std::net::SocketAddr;
@@ -79,15 +79,24 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
-    /// The policy file was edited by hand: its text, and what it says.
-    HandEdit(Arc<str>, Arc<Policy>),
+    /// The policy file was edited by hand.
+    HandEdit {
+        /// Its text.
+        text: Arc<str>,
+        /// What it says.
+        policy: Arc<Policy>,
+        /// What stood there before: if that is not what holds any more, somebody else's edit would be lost.
+        base: Option<Generation>,
+    },
     /// An errand is done.
     Done {
         /// Which.
         errand: u64,
         /// What became of it.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
+    /// The audit log of this broker ends there, on the disk: the other brokers are told.
+    AuditHead(AuditHead),
     /// The deadline that the broker asked for has come.
     Wake,
     /// The broker is stopping: everybody is told.

@@ -2,8 +2,10 @@
 
 use super::event::SessionId;
 use muster_protocol::destination::Destination;
-use muster_protocol::link::{Query, Said};
+use muster_protocol::error::{Code, Refusal};
+use muster_protocol::link::{Query, Refused, Said};
 use muster_protocol::message::{BrokerName, NodeId, RequestId};
+use muster_protocol::policy::EditAnswer;
 use muster_protocol::request::{FindAnswer, Missing, NodeAnswer, ReportAnswer, ValueCount, Why};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const AGAIN: [u64; 3] = [300, 1_000, 2_000];
 /// When it is given up, ms.
 const GIVE_UP: u64 = 3_000;
+/// The same for an edit, which is made and written to disk.
+const GIVE_UP_EDIT: u64 = 15_000;
 /// How long a broker may be out of reach before it is given up, ms.
 const LOST: u64 = 500;
 /// Gone nodes in one answer.
@@ -51,6 +55,8 @@ pub enum Gather {
         /// Which.
         node: NodeId,
     },
+    /// What became of an edit of the policy; the authority is asked once.
+    Edit,
 }
 
 /// A question under way.
@@ -95,6 +101,8 @@ pub enum Gathered {
     Report(ReportAnswer),
     /// A node.
     Node(Box<NodeAnswer>),
+    /// What the authority said of an edit.
+    Edit(Result<EditAnswer, Refusal>),
     /// No broker knows the node; these could not be asked.
     NoSuchNode(NodeId, Vec<Missing>),
 }
@@ -117,7 +125,8 @@ impl Inquiries {
     ) -> u64 {
         self.last += 1;
         let said = asked.into_iter().map(|broker| (broker, None)).collect();
-        let inquiry = Inquiry { asker, gather, query, said, without, begun: now, tries: 0, look_at: now + AGAIN[0] };
+        let look_at = now + gather.again().first().copied().unwrap_or_else(|| gather.give_up());
+        let inquiry = Inquiry { asker, gather, query, said, without, begun: now, tries: 0, look_at };
         self.deadlines.insert((inquiry.look_at, self.last));
         self.open.insert(self.last, inquiry);
         self.last
@@ -171,6 +180,16 @@ impl Inquiries {
         self.open.values().filter(|inquiry| inquiry.asker.session == session).count()
     }
 
+    /// How many questions are open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// A question that wants to be looked at, at `now` (monotonic ms).
     pub fn due(&self, now: u64) -> Option<u64> {
         self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, serial)| *serial)
@@ -204,6 +223,17 @@ impl Inquiries {
     }
 }
 
+impl Gather {
+    /// When a silent broker is asked again. An edit that arrives twice could be made twice.
+    fn again(&self) -> &'static [u64] {
+        if *self == Gather::Edit { &[] } else { &AGAIN }
+    }
+
+    fn give_up(&self) -> u64 {
+        if *self == Gather::Edit { GIVE_UP_EDIT } else { GIVE_UP }
+    }
+}
+
 impl Inquiry {
     fn is_answered(&self) -> bool {
         let is_connected = |said: &Option<Said>| matches!(said, Some(Said::Node(node)) if node.state == "connected");
@@ -219,11 +249,11 @@ impl Inquiry {
             if lost(broker).is_some_and(|since| now >= since.max(self.begun).saturating_add(LOST)) {
                 return Some(Due::Silent(broker.clone(), "it can be reached no more"));
             }
-            if now >= self.begun + GIVE_UP {
+            if now >= self.begun + self.gather.give_up() {
                 return Some(Due::Silent(broker.clone(), "it did not answer"));
             }
         }
-        let at = AGAIN.get(self.tries)?;
+        let at = self.gather.again().get(self.tries)?;
         if now < self.begun + at {
             return None;
         }
@@ -232,7 +262,8 @@ impl Inquiry {
     }
 
     fn next_look(&self, now: u64, lost: impl Fn(&BrokerName) -> Option<u64>) -> u64 {
-        let mut next = self.begun + AGAIN.get(self.tries).copied().unwrap_or(GIVE_UP);
+        let mut next =
+            self.begun + self.gather.again().get(self.tries).copied().unwrap_or_else(|| self.gather.give_up());
         for since in self.silent().filter_map(lost) {
             next = next.min(since.max(self.begun).saturating_add(LOST));
         }
@@ -241,6 +272,9 @@ impl Inquiry {
 
     fn gathered(self) -> Gathered {
         let Inquiry { gather, said, mut without, .. } = self;
+        if gather == Gather::Edit {
+            return Gathered::Edit(edited(said, &without));
+        }
         let mut answers = Vec::new();
         for (broker, said) in said {
             match said {
@@ -261,6 +295,7 @@ impl Inquiry {
             Gather::Find { limit, count, later } => Gathered::Find(page(answers, limit, count, &later, without)),
             Gather::Report { limit } => Gathered::Report(histogram(answers, limit, without)),
             Gather::Node { node } => one_node(answers, node, without),
+            Gather::Edit => Gathered::Edit(edited(BTreeMap::new(), &without)),
         }
     }
 }
@@ -327,6 +362,22 @@ fn histogram(answers: Vec<(BrokerName, Said)>, limit: usize, without: Vec<Missin
     all.more += all.values.len().saturating_sub(limit) as u64;
     all.values.truncate(limit);
     all
+}
+
+/// What the authority said; if nothing, nobody knows whether it made the edit.
+fn edited(said: BTreeMap<BrokerName, Option<Said>>, without: &[Missing]) -> Result<EditAnswer, Refusal> {
+    match said.into_values().flatten().next() {
+        Some(Said::Edit(answer)) => Ok(answer),
+        Some(Said::Refused(Refused { code, text })) => {
+            Err(Refusal::new(Code::parse(&code).unwrap_or(Code::Internal), text))
+        }
+        _ => {
+            let who =
+                without.first().map(|missing| format!("{}: {}", missing.broker, missing.text)).unwrap_or_default();
+            let text = format!("{who}; whether the edit was made is not known, `muster admin history` will say");
+            Err(Refusal::new(Code::NoAuthority, text))
+        }
+    }
 }
 
 /// The connected one, else the one that registers, else the one that was seen last.

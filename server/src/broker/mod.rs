@@ -10,6 +10,7 @@ mod answers;
 pub mod asks;
 mod authority;
 mod deliver;
+pub mod editions;
 pub mod errand;
 pub mod event;
 pub mod inquiries;
@@ -31,12 +32,16 @@ pub mod requests;
 mod send;
 pub mod sessions;
 pub mod subscriptions;
+pub mod tally;
+mod witness;
 
 use access::{Policy, Right, User};
 use asks::Asks;
 use deliver::Fanout;
+use editions::{Editions, Job};
+use errand::{Change, Edition, Errand};
 use event::{Event, Input, Now, SessionId, Ticket};
-use inquiries::Inquiries;
+use inquiries::{Asker, Inquiries};
 use limits::Usage;
 use mesh::{Identity, Mesh};
 use moves::Moves;
@@ -49,6 +54,7 @@ use nodes::{Memory, Nodes};
 use note::{Note, Weight};
 use outbox::Item;
 use outcomes::Outcomes;
+use oversight::{Listing, Past};
 use queues::Queues;
 use record::Record;
 use relay::Order;
@@ -57,6 +63,8 @@ use sessions::Sessions;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use subscriptions::Subscriptions;
+use tally::Tally;
+use witness::Witness;
 
 /// Where the broker gets unguessable bits from: 64 at a time.
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
@@ -88,8 +96,16 @@ pub struct Settings {
 /// What was counted since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
+    /// Sessions opened.
+    pub opened: u64,
+    /// Sessions not opened although the credentials were right: a limit, a newer session, a policy that had changed.
+    pub turned_away: u64,
     /// Requests accepted.
     pub requests: u64,
+    /// Requests refused when they came.
+    pub requests_refused: u64,
+    /// Requests that were accepted and then stopped before anything was delivered: a guard, missing brokers, a cancel.
+    pub requests_stopped: u64,
     /// Replies passed on.
     pub replies: u64,
     /// Replies from nodes that were not asked, second replies, replies to queues that are gone.
@@ -107,6 +123,12 @@ pub struct Counters {
 pub struct Broker {
     settings: Settings,
     access: Arc<Policy>,
+    editions: Editions,
+    /// Who waits for what the edge looks up in files, by errand.
+    fetches: HashMap<u64, Asker>,
+    errands: Vec<Errand>,
+    /// The routes that links were last looked at with, to tell them of the policy.
+    policy_ways: u64,
     sessions: Sessions,
     subscriptions: Subscriptions,
     nodes: Nodes,
@@ -118,12 +140,17 @@ pub struct Broker {
     moves: Moves,
     queues: Queues,
     counters: Counters,
+    tally: Tally,
+    /// Since when the policy in force is, Unix ms.
+    policy_since: u64,
     lanes: HashMap<LaneId, Lane>,
     turns: VecDeque<LaneId>,
     /// When sessions end because their user expires, monotonic ms.
     expiries: BTreeSet<(u64, SessionId)>,
     /// What users do and have done here, for the limits.
     usage: Usage,
+    /// The last sessions that are over.
+    past: Past,
     /// Reports of other brokers to acknowledge at the end of this event: all up to a number.
     acknowledge: BTreeMap<(BrokerName, RequestKey), u64>,
     /// What of the nodes was last told to the mesh, and when it may be told again, monotonic ms.
@@ -131,6 +158,8 @@ pub struct Broker {
     summary_due: u64,
     /// The routes that waiting requests were last looked at with.
     ways: u64,
+    /// The ends of audit logs, this broker's and the others'.
+    witness: Witness,
     notes: Vec<Note>,
     records: Vec<Record>,
     keeps_records: bool,
@@ -148,6 +177,8 @@ enum LaneId {
 enum Work {
     Input(Input),
     Order(Box<Order>),
+    /// A list of sessions that goes on.
+    List(Box<Listing>),
     /// A guarded request that may be delivered.
     Deliver(Key),
 }
@@ -162,14 +193,21 @@ struct Lane {
 
 impl Broker {
     /// A broker with nobody connected.
-    pub fn new(settings: Settings, policy: Arc<Policy>) -> Broker {
+    pub fn new(settings: Settings, edition: impl Into<Edition>) -> Broker {
+        let edition = edition.into();
+        let policy = edition.policy.clone();
         let identity = Identity { instance: settings.instance, incarnation: settings.incarnation, born: settings.born };
         let mut mesh = Mesh::new(settings.name.clone(), identity);
         mesh.set_list(policy.brokers().keys().cloned(), 0);
         // Said from the start: while nothing is known of this life, everything is sent here.
         mesh.set_interest(BTreeSet::new());
+        let policy_since = settings.born;
         Broker {
             nodes: Nodes::new(settings.name.as_str(), settings.memory),
+            editions: Editions::new(settings.name.clone(), edition),
+            fetches: HashMap::new(),
+            errands: Vec::new(),
+            policy_ways: 0,
             mesh,
             settings,
             access: policy,
@@ -186,10 +224,14 @@ impl Broker {
             requests: Requests::default(),
             queues: Queues::default(),
             counters: Counters::default(),
+            tally: Tally::default(),
+            policy_since,
             lanes: HashMap::new(),
             turns: VecDeque::new(),
             expiries: BTreeSet::new(),
             usage: Usage::default(),
+            witness: Witness::default(),
+            past: Past::default(),
             notes: Vec::new(),
             records: Vec::new(),
             keeps_records: false,
@@ -205,13 +247,20 @@ impl Broker {
             Event::LinkOpened(_) | Event::LinkFrames { .. } | Event::LinkAlive(_) | Event::LinkClosed { .. } => {
                 self.link_event(event, now);
             }
-            Event::HandEdit(_, policy) => self.apply(policy, now),
-            Event::Done { .. } | Event::Wake => {}
+            Event::HandEdit { text, policy, base } => {
+                let job = Job::hand(Change::Hand(text, policy), base, self.mesh.me(), now.unix);
+                // A hand edit always has a place.
+                let _ = self.editions.submit(job);
+            }
+            Event::Done { errand, outcome } => self.errand_done(errand, *outcome, now),
+            Event::Wake => {}
+            Event::AuditHead(head) => self.tell_head(head, now),
             Event::Drain => self.drain(now),
         }
         self.expire(now);
         self.work(now, random);
         self.keep_mesh(now);
+        self.keep_policy(now);
     }
 
     /// When to call [`Broker::handle`] with `Wake`, monotonic ms: `now` while work is left.
@@ -231,6 +280,7 @@ impl Broker {
             self.inquiries.next_deadline(),
             self.outcomes.next_deadline(),
             self.moves.next_deadline(),
+            self.editions.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -243,6 +293,11 @@ impl Broker {
     /// The policy in force.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.access
+    }
+
+    /// Since when it is, Unix ms.
+    pub fn policy_since(&self) -> u64 {
+        self.policy_since
     }
 
     /// The registry.
@@ -263,6 +318,21 @@ impl Broker {
     /// Requests of this broker's sessions under way.
     pub fn requests_under_way(&self) -> usize {
         self.asks.len()
+    }
+
+    /// Requests of which nodes of this broker owe an answer, whoever asked.
+    pub fn requests_owed(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Questions that wait for other brokers.
+    pub fn inquiries_open(&self) -> usize {
+        self.inquiries.len()
+    }
+
+    /// Sessions, and callers of other brokers, whose work waits for its turn.
+    pub fn lanes_waiting(&self) -> usize {
+        self.lanes.len()
     }
 
     /// The mesh for people and programs.
@@ -311,6 +381,7 @@ impl Broker {
                         self.input(&id, input, now, random)
                     }
                     Work::Order(order) => self.order(*order, now),
+                    Work::List(listing) => (self.list_on(listing, now), None),
                     Work::Deliver(key) => (1, self.release(key, now)),
                 }
             } else {
@@ -382,7 +453,7 @@ impl Broker {
         answer: Option<(Option<RequestId>, Destination)>,
         now: Now,
     ) {
-        self.counters.refused += 1;
+        self.count_refusal(refusal.code);
         let user = self.sessions.get(id).map(|s| s.user.name.to_string()).unwrap_or_default();
         let note = Note::new(Weight::Info, "refused")
             .with("user", user)

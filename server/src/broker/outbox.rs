@@ -8,6 +8,7 @@ use muster_protocol::destination::Destination;
 use muster_protocol::error::Refusal;
 use muster_protocol::frame::Headers;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -75,6 +76,23 @@ impl Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
+/// How many messages outboxes have dropped because they had expired: all those that were made with it.
+#[derive(Debug, Clone, Default)]
+pub struct Expired(Arc<AtomicU64>);
+
+impl Expired {
+    /// So many.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, count: u64) {
+        if count > 0 {
+            self.0.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The broker's end.
 #[derive(Debug)]
 pub struct Outbox(Arc<Mutex<Ring>>);
@@ -90,12 +108,19 @@ struct Ring {
     limit: usize,
     closed: bool,
     dropped: u64,
+    expired: Expired,
     waker: Option<Waker>,
 }
 
 /// An outbox of at most `limit` bytes.
 pub fn outbox(limit: usize) -> (Outbox, OutboxReader) {
-    let ring = Ring { items: VecDeque::new(), bytes: 0, limit, closed: false, dropped: 0, waker: None };
+    counted(limit, &Expired::default())
+}
+
+/// The same; what expires in it is counted with that of others.
+pub fn counted(limit: usize, expired: &Expired) -> (Outbox, OutboxReader) {
+    let expired = expired.clone();
+    let ring = Ring { items: VecDeque::new(), bytes: 0, limit, closed: false, dropped: 0, expired, waker: None };
     let ring = Arc::new(Mutex::new(ring));
     (Outbox(ring.clone()), OutboxReader(ring))
 }
@@ -152,7 +177,7 @@ impl OutboxReader {
     /// What has expired at `now` (monotonic ms) is dropped.
     pub fn poll_take(&self, context: &mut Context<'_>, now: u64, most: usize, into: &mut Vec<Item>) -> Poll<()> {
         let mut ring = lock(&self.0);
-        let mut taken = 0;
+        let (mut taken, before) = (0, ring.dropped);
         while taken < most {
             let Some(item) = ring.items.pop_front() else { break };
             let weight = item.weight();
@@ -164,6 +189,7 @@ impl OutboxReader {
             taken += weight;
             into.push(item);
         }
+        ring.expired.add(ring.dropped - before);
         if ring.items.is_empty() && ring.items.capacity() > 64 {
             // One burst must not be paid for by every idle session for ever.
             ring.items.shrink_to_fit();
@@ -188,7 +214,9 @@ impl Ring {
             keep
         });
         self.bytes = self.bytes.saturating_sub(freed);
-        self.dropped += (before - self.items.len()) as u64;
+        let dropped = (before - self.items.len()) as u64;
+        self.dropped += dropped;
+        self.expired.add(dropped);
     }
 }
 
@@ -227,7 +255,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_full_outbox_drops_the_expired_first_and_then_refuses() {
-        let (outbox, reader) = outbox(3000);
+        let expired = Expired::default();
+        let (outbox, reader) = counted(3000, &expired);
         assert_eq!(outbox.push(message(1000, Some(5)), 0), Ok(()));
         assert_eq!(outbox.push(message(1000, None), 0), Ok(()));
         assert_eq!(outbox.push(message(1000, None), 1), Err(Full));
@@ -235,6 +264,9 @@ pub(super) mod tests {
         assert_eq!(outbox.push(message(1000, None), 6), Err(Full));
         assert_eq!(drain(&reader, 6).len(), 2);
         assert_eq!((outbox.backlog(), outbox.dropped()), (0, 1));
+        assert_eq!(outbox.push(message(1000, Some(8)), 7), Ok(()));
+        assert!(drain(&reader, 9).is_empty(), "it has expired while it waited");
+        assert_eq!((outbox.dropped(), expired.count()), (2, 2));
     }
 
     #[test]

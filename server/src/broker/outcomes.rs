@@ -5,7 +5,10 @@
 
 use bytes::Bytes;
 use muster_protocol::link::{Happened, Report, RequestKey};
+use muster_protocol::message::NodeId;
+use muster_protocol::request::State;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Bytes that are on their way at a time, for one request.
 const WINDOW: usize = 1024 * 1024;
@@ -31,6 +34,7 @@ pub struct Outcomes {
 
 #[derive(Debug)]
 struct Owed {
+    caller: Arc<str>,
     /// Not acknowledged, in order.
     kept: VecDeque<Kept>,
     /// Number of the last report.
@@ -53,9 +57,10 @@ struct Kept {
 }
 
 impl Outcomes {
-    /// Adds a report. `now` is monotonic ms.
-    pub fn push(&mut self, key: &RequestKey, event: Happened, mut body: Bytes, now: u64) {
+    /// Adds a report to what is owed to a caller. `now` is monotonic ms.
+    pub fn push(&mut self, key: &RequestKey, caller: &Arc<str>, event: Happened, mut body: Bytes, now: u64) {
         let owed = self.owed.entry(key.clone()).or_insert_with(|| Owed {
+            caller: caller.clone(),
             kept: VecDeque::new(),
             last: 0,
             sent: 0,
@@ -73,6 +78,27 @@ impl Outcomes {
         owed.last += 1;
         owed.bytes += weight;
         owed.kept.push_back(Kept { number: owed.last, event, body, weight });
+    }
+
+    /// What is not acknowledged of nodes that a caller may not see any more is told without what they said. What may be shown beside a
+    /// node's id was decided before, and is left out.
+    pub fn withhold(&mut self, sees: impl Fn(&str, &NodeId) -> bool, reason: &str) {
+        for owed in self.owed.values_mut() {
+            let sees = |node: &NodeId| sees(&owed.caller, node);
+            for kept in &mut owed.kept {
+                match &mut kept.event {
+                    Happened::Accepted { nodes, .. } => {
+                        nodes.iter_mut().filter(|target| !sees(&target.id)).for_each(|target| target.display.clear());
+                    }
+                    Happened::Reply { node, .. } if !sees(node) => {
+                        let nodes = vec![*node];
+                        kept.event = Happened::Ended { state: State::Lost, nodes, reason: reason.to_owned() };
+                        kept.body = Bytes::new();
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// What may be sent now, as far as the window allows.
@@ -175,6 +201,11 @@ impl Outcomes {
         }
     }
 
+    /// To whom something is owed.
+    pub fn callers(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.owed.values().map(|owed| &owed.caller)
+    }
+
     /// Requests of which something is owed.
     pub fn keys(&self) -> impl Iterator<Item = &RequestKey> {
         self.owed.keys()
@@ -224,7 +255,7 @@ mod tests {
         ) {
             let (mut outcomes, key, mut now) = (Outcomes::default(), key(), 0);
             for size in &sizes {
-                outcomes.push(&key, started(), Bytes::from(vec![0; *size]), now);
+                outcomes.push(&key, &"noc".into(), started(), Bytes::from(vec![0; *size]), now);
             }
             let (mut heard, mut lost) = (0, lost.into_iter().chain(std::iter::repeat(false)));
             let mut on_the_way = outcomes.take(&key, now);
@@ -255,7 +286,7 @@ mod tests {
     fn what_does_not_fit_keeps_its_state_and_loses_its_body() {
         let (mut outcomes, key) = (Outcomes::default(), key());
         for _ in 0..40 {
-            outcomes.push(&key, started(), Bytes::from(vec![0; 1024 * 1024]), 0);
+            outcomes.push(&key, &"noc".into(), started(), Bytes::from(vec![0; 1024 * 1024]), 0);
         }
         let (mut numbers, mut bytes) = (Vec::new(), 0);
         while !outcomes.is_settled(&key) {

@@ -5,6 +5,7 @@ use super::answers::Announced;
 use super::event::{NodeHello, Now, Opened, SessionId, Subscribed};
 use super::note::{Note, Weight};
 use super::outbox::Item;
+use super::oversight::Ended;
 use super::record::{Record, Verdict, Who};
 use super::sessions::{Session, Subscription};
 use super::{Broker, LaneId, Random};
@@ -24,6 +25,7 @@ impl Broker {
         });
         let Some(user) = user.cloned() else {
             let refusal = Refusal::new(Code::AuthFailed, "the policy changed during the login; log in again");
+            self.counters.turned_away += 1;
             self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
             outbox.close(Some(refusal), true);
             return;
@@ -33,6 +35,7 @@ impl Broker {
             Err(refusal) => {
                 let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer);
                 self.note(note.with("code", refusal.code).with("reason", &refusal.text));
+                self.counters.turned_away += 1;
                 self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
                 outbox.close(Some(refusal), true);
                 return;
@@ -59,7 +62,8 @@ impl Broker {
         );
         self.record(|_| Record::Login { who, verdict: Verdict::ALLOWED });
         self.usage.opened(&user.name);
-        let mut opened = Session::new(user, peer, outbox);
+        self.counters.opened += 1;
+        let mut opened = Session::new(user, peer, now.unix, outbox);
         opened.row = row;
         opened.token_made = token_made;
         self.sessions.insert(session, opened);
@@ -155,8 +159,12 @@ impl Broker {
     /// Ends a session from this side; what it already has in its outbox is still sent, unless it does not read.
     pub(super) fn close(&mut self, id: SessionId, refusal: Option<Refusal>, reason: &str, now: Now) {
         // Who may no longer read does not get what waits, and who does not read never will.
-        let at_once = |r: &Refusal| matches!(r.code, Code::SlowConsumer | Code::Revoked | Code::Moved);
+        let at_once = |r: &Refusal| matches!(r.code, Code::SlowConsumer | Code::Revoked | Code::Moved | Code::Closed);
         let at_once = refusal.as_ref().is_some_and(at_once);
+        self.part(id, refusal, at_once, reason, now);
+    }
+
+    fn part(&mut self, id: SessionId, refusal: Option<Refusal>, at_once: bool, reason: &str, now: Now) {
         if let Some(session) = self.sessions.get(id) {
             session.outbox().close(refusal, at_once);
         }
@@ -168,6 +176,8 @@ impl Broker {
         let who = if self.keeps_records { self.who(id) } else { None };
         let Some(session) = self.sessions.remove(id) else { return };
         session.outbox().close(None, false);
+        let node = session.row.and_then(|row| self.nodes.get(row)).map(|node| node.id);
+        self.past.remember(Ended::new(id, &session, node, reason, now));
         self.lanes.remove(&LaneId::Session(id));
         self.inquiries.forget(id);
         if let Some(at) = session.expires {
@@ -207,9 +217,10 @@ impl Broker {
         }
     }
 
-    /// A new policy: what it no longer allows ends now.
-    pub(super) fn apply(&mut self, policy: Arc<Policy>, now: Now) {
+    /// A new policy: what it no longer allows ends now. Whoever made it is still told that it was.
+    pub(super) fn apply(&mut self, policy: Arc<Policy>, editor: Option<SessionId>, now: Now) {
         let old = std::mem::replace(&mut self.access, policy);
+        self.policy_since = now.unix;
         let mut over = Vec::new();
         let ids: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
         for id in ids {
@@ -243,12 +254,14 @@ impl Broker {
             self.note_expiry(id, now);
         }
         for (id, text) in over {
-            self.close(id, Some(Refusal::new(Code::Revoked, text)), "revoked", now);
+            let refusal = Some(Refusal::new(Code::Revoked, text));
+            self.part(id, refusal, editor != Some(id), "revoked", now);
         }
         let policy = self.access.clone();
         self.mesh.set_list(policy.brokers().keys().cloned(), now.tick);
         self.nodes.apply(&old, &policy);
         self.assert_again(now);
+        self.withhold(now);
     }
 
     pub(super) fn drain(&mut self, now: Now) {

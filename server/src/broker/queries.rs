@@ -33,7 +33,7 @@ const GONE_MOST: usize = 1_000;
 const PARSED_MOST: usize = 64;
 
 /// Bytes of facts after which a page ends, so that no answer fills an outbox, or the head of a frame.
-const PAGE_BYTES: usize = 256 * 1024;
+pub(super) const PAGE_BYTES: usize = 256 * 1024;
 
 impl Broker {
     /// A SEND to a system destination; what it cost.
@@ -63,7 +63,7 @@ impl Broker {
             Purpose::History(query) => self.fetch(asker, Chore::History(query)),
             Purpose::Audit(query) => self.fetch(asker, Chore::Audit(query)),
             Purpose::Sessions(query) => self.show_sessions(&asker, &user, &query, now),
-            Purpose::Close(query) => self.close_for(&asker, &query, now),
+            Purpose::Close(query) => self.close_for(&asker, &user, &query, now),
             Purpose::Mesh => {
                 let mut answer = self.mesh_answer();
                 if user.scope.is_some() {
@@ -81,12 +81,7 @@ impl Broker {
 
     /// Puts a question about nodes to all brokers that may have something to say, this one included.
     fn inquire(&mut self, asker: Asker, user: &User, sent: Sent, now: Now) -> Result<usize, Refusal> {
-        // An answer that waits for a silent broker keeps what the others have said.
-        let open = self.inquiries.asked_by(asker.session);
-        if open >= self.settings.in_flight {
-            let text = format!("{open} questions of this connection wait for an answer; wait for one to come");
-            return Err(Refusal::new(Code::Limit, text));
-        }
+        self.may_inquire(asker.session)?;
         let me = self.mesh.me().clone();
         let filter = Broker::filter_of(user, &sent);
         let asked = Asked { target: filter.as_ref(), scoped: user.scope.is_some(), ..Asked::default() };
@@ -169,6 +164,9 @@ impl Broker {
         now: Now,
     ) -> Result<usize, Refusal> {
         self.may_write(user, &sent.destination)?;
+        if let Purpose::Edit(query) = sent.purpose {
+            return self.edit_for(from, serial, user, query, now);
+        }
         let (said, cost) = self.say_of_nodes(user, &sent)?;
         self.say(from, Word::Answer(Answer { serial, said }), Bytes::new(), now);
         Ok(cost)
@@ -207,9 +205,15 @@ impl Broker {
 
     fn close_inquiry(&mut self, serial: u64, now: Now) {
         let asker = self.inquiries.get(serial).map(|inquiry| inquiry.asker.clone());
-        let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) else { return };
+        if let (Err(refusal), Some(asker)) = (self.finish_inquiry(serial, now), asker) {
+            self.refuse_asker(&asker, refusal, now);
+        }
+    }
+
+    /// A question that was taken is refused after all.
+    pub(super) fn refuse_asker(&mut self, asker: &Asker, refusal: Refusal, now: Now) {
         if asker.request.is_some() {
-            self.counters.refused += 1;
+            self.count_refusal(refusal.code);
             self.record_refusal(asker.session, None, asker.request.clone(), &refusal);
             self.put_refusal(&asker.queue, asker.request.as_ref(), &refusal, None, now);
         } else {
@@ -223,6 +227,8 @@ impl Broker {
             Some((asker, Gathered::Find(answer))) => self.reply_with(&asker, &answer, now),
             Some((asker, Gathered::Report(answer))) => self.reply_with(&asker, &answer, now),
             Some((asker, Gathered::Node(answer))) => self.reply_with(&asker, &answer, now),
+            Some((asker, Gathered::Edit(Ok(answer)))) => self.reply_with(&asker, &answer, now),
+            Some((_, Gathered::Edit(Err(refusal)))) => return Err(refusal),
             Some((_, Gathered::NoSuchNode(node, without))) => {
                 let mut refusal = unknown(node);
                 if !without.is_empty() {
@@ -458,7 +464,7 @@ impl Broker {
 }
 
 /// Whether one more is within what an answer may hold, so that it fits into a frame of a link. `bytes` counts.
-fn within_page(bytes: &mut usize, more: &impl Serialize) -> bool {
+pub(super) fn within_page(bytes: &mut usize, more: &impl Serialize) -> bool {
     *bytes += json_bytes(more).len();
     *bytes <= PAGE_BYTES
 }

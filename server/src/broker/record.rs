@@ -8,7 +8,9 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::Refusal;
+use muster_protocol::link::AuditHead;
 use muster_protocol::message::{BrokerName, NodeId, RequestId, TARGET_ALL};
+use muster_protocol::policy::{Generation, Seal};
 use muster_protocol::request::State;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
@@ -98,12 +100,25 @@ pub enum Record {
         /// Why.
         reason: String,
     },
+    /// Where the audit log of another broker ends, as it says.
+    PeerHead {
+        /// The other broker.
+        peer: BrokerName,
+        /// The end, with the names that stand in the lines of that log.
+        head: AuditHead,
+        /// Why it cannot be that of the log that was heard of before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fault: Option<String>,
+    },
     /// A policy holds from now on.
     PolicyLoaded {
         /// The file.
         file: String,
         /// SHA-256 of its text.
         sha256: String,
+        /// Which edition, if it is sealed.
+        #[serde(flatten)]
+        edition: Option<EditionOf>,
         /// What is other than before, in numbers by kind.
         changes: BTreeMap<String, Counted>,
     },
@@ -114,6 +129,12 @@ pub enum Record {
         /// SHA-256 of its text, if it could be read.
         #[serde(skip_serializing_if = "Option::is_none")]
         sha256: Option<String>,
+        /// Who wanted it, if it was not found in the file.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// What they wanted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        what: Option<String>,
         /// Line and cause.
         reason: String,
     },
@@ -128,6 +149,32 @@ pub enum Record {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+}
+
+/// An edition of the policy, and how it came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EditionOf {
+    /// Which.
+    pub generation: Generation,
+    /// The broker that sealed it.
+    pub authority: BrokerName,
+    /// Who made it.
+    pub by: String,
+    /// The broker that they were connected to.
+    pub via: String,
+    /// What was done, without secrets.
+    pub what: String,
+    /// Why, in the words of who made it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
+
+impl From<&Seal> for EditionOf {
+    fn from(seal: &Seal) -> EditionOf {
+        let (stamp, made) = (&seal.stamp, seal.made.clone());
+        let (generation, authority) = (stamp.generation, stamp.authority.clone());
+        EditionOf { generation, authority, by: made.by, via: made.via, what: made.what, why: made.reason }
+    }
 }
 
 /// A session, or what wants to become one.

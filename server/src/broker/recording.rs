@@ -6,6 +6,7 @@ use super::record::{Asked, Body, Guards, Outcome, Record, Rule, Verdict, What, W
 use muster_protocol::destination::Destination;
 use muster_protocol::error::Refusal;
 use muster_protocol::message::RequestId;
+use muster_protocol::policy::EditQuery;
 
 impl Broker {
     /// From now on decisions are left to be taken by [`Broker::take_records`]; before, none is made.
@@ -70,6 +71,19 @@ impl Broker {
             }
             Purpose::Diff(_) => (What::Admin, Some("diff".to_owned()), None),
             Purpose::Lint(_) => (What::Admin, Some("lint".to_owned()), None),
+            Purpose::Edit(query) => (What::Admin, Some(edit(query)), None),
+            Purpose::Show(query) => (What::Admin, Some(format!("show {query}")), None),
+            Purpose::History(query) => {
+                (What::Admin, Some(named("history", query.generation.map(|g| g.to_string()).as_ref())), None)
+            }
+            Purpose::Authority => (What::Admin, Some("authority".to_owned()), None),
+            Purpose::Take(query) => (What::Admin, Some(because("authority take", &query.reason)), None),
+            Purpose::Sessions(query) => {
+                let about = if query.closed { "closed sessions" } else { "sessions" };
+                (What::Admin, Some(named(about, query.user.as_ref())), None)
+            }
+            Purpose::Close(query) => (What::Admin, Some(self.about_close(query)), None),
+            Purpose::Audit(query) => (What::Admin, Some(named("audit", query.user.as_ref())), None),
             _ => return None,
         };
         let user = self.sessions.get(id)?.user.clone();
@@ -104,4 +118,23 @@ impl Broker {
             ended: Some(Verdict::denied(ended)),
         })))
     }
+}
+
+/// An edit, one line without secrets.
+fn edit(query: &EditQuery) -> String {
+    let mut text = query.edit.summary();
+    for (is_so, word) in [(query.dry_run, " (dry run)"), (query.force, " (forced)")] {
+        if is_so {
+            text.push_str(word);
+        }
+    }
+    because(&text, &query.reason)
+}
+
+fn because(what: &str, reason: &str) -> String {
+    if reason.is_empty() { what.to_owned() } else { format!("{what}: {reason}") }
+}
+
+fn named(what: &str, name: Option<&String>) -> String {
+    name.map_or_else(|| what.to_lowercase(), |name| format!("{} {name}", what.to_lowercase()))
 }

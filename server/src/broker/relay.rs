@@ -81,6 +81,9 @@ impl Broker {
                 self.mesh.pass_on(direct, &Cargo { body, expires: None, droppable }, now.tick);
             }
             Head::Direct(direct) => self.word(direct, body, order, ticket, now),
+            head @ (Head::Policy(_) | Head::WantPolicy(_) | Head::PolicyPart(_)) => {
+                self.hear_of_policy(&from, head, &body, now);
+            }
             head => self.mesh.control(link, &head, now.tick),
         }
     }
@@ -109,6 +112,10 @@ impl Broker {
                     self.announce_here(&forward.origin, &destination, &announce, now);
                 }
                 return;
+            }
+            Load::AuditHead(head) => {
+                let order = (instance, forward.sequence);
+                return self.hear_head(&forward.origin, order, head, now);
             }
             Load::Unknown => return,
         };
@@ -187,7 +194,7 @@ impl Broker {
     }
 
     fn refuse_order(&mut self, order: &Refused, refusal: &Refusal, now: Now) {
-        self.counters.refused += 1;
+        self.count_refusal(refusal.code);
         let Refused { origin, instance, caller, what, destination, request, target } = order;
         let note = Note::new(Weight::Info, "refused for another broker").with("user", caller).with("broker", origin);
         let note = note.with("destination", destination);
@@ -215,7 +222,7 @@ impl Broker {
                 let name = RequestKey { broker: origin.clone(), instance: *instance, serial };
                 self.requests.remember(name.clone());
                 let (code, text) = (refusal.code.to_string(), refusal.text.clone());
-                self.outcomes.push(&name, Happened::Refused { code, text }, Bytes::new(), now.tick);
+                self.outcomes.push(&name, caller, Happened::Refused { code, text }, Bytes::new(), now.tick);
                 self.send_outcomes(&name, now);
             }
             What::Query { serial } => self.refuse_query(origin, serial, refusal, now),
@@ -326,6 +333,7 @@ impl Broker {
                 self.send_outcomes(&name, now);
             }
             self.moves.ways_changed();
+            self.spread_head(now);
         }
         while let Some(serial) = self.asks.due(now.tick) {
             self.look_at_ask(serial, now);
@@ -350,11 +358,13 @@ fn lives_until(load: &Load, now: Now) -> Option<u64> {
     let within = match load {
         Load::Message(letter) => letter.expires_within,
         Load::Prepare(prepare) => Some(prepare.reply_within),
-        Load::Announce(_) | Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => None,
+        Load::Announce(_) | Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::AuditHead(_) | Load::Unknown => {
+            None
+        }
     };
     within.map(|within| now.tick.saturating_add(within))
 }
 
 fn is_droppable(load: &Load) -> bool {
-    matches!(load, Load::Message(_) | Load::Announce(_) | Load::Unknown)
+    matches!(load, Load::Message(_) | Load::Announce(_) | Load::AuditHead(_) | Load::Unknown)
 }

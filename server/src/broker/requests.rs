@@ -236,6 +236,11 @@ impl Requests {
         keys
     }
 
+    /// Who asked for what is under way.
+    pub fn callers(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.pending.values().map(|pending| &pending.asked.user)
+    }
+
     /// Requests that came from an ingress of that name.
     pub fn from_ingress(&self, matches: impl Fn(&RequestKey) -> bool) -> Vec<Key> {
         self.pending.iter().filter(|(_, p)| matches(&p.asked.key)).map(|(key, _)| *key).collect()

@@ -27,6 +27,7 @@ impl Broker {
         let receipt = sent.receipt.take();
         let answer = sent.reply_to.clone().map(|queue| (sent.request.clone(), queue));
         let can_answer = sent.request.is_some() || matches!(sent.purpose, Purpose::Facts(_));
+        let is_request = matches!(sent.purpose, Purpose::Request(_));
         let (mut asked, destination) = (self.asked(id, &sent), sent.destination.clone());
         let result = match sent.destination.kind() {
             Kind::TempQueue | Kind::RemoteTempQueue => self.reply(id, sent, now).map(|()| (1, None)),
@@ -48,6 +49,7 @@ impl Broker {
                 work
             }
             Err(refusal) => {
+                self.counters.requests_refused += u64::from(is_request);
                 match asked {
                     Some(asked) => self.record(|_| asked.decided(Verdict::denied(&refusal))),
                     None => {

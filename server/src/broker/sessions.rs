@@ -1,11 +1,12 @@
 //! Who is connected? One kind of session for agents, operators and services, and the one function that delivers to them.
 
-use super::access::{GroupSet, User};
+use super::access::{GroupSet, Kind, User};
 use super::event::SessionId;
 use super::outbox::{Full, Item, Message, Outbox};
 use muster_protocol::destination::{Destination, Pattern};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// A connected user.
@@ -15,6 +16,8 @@ pub struct Session {
     pub user: Arc<User>,
     /// From where.
     pub peer: SocketAddr,
+    /// Since when, Unix ms.
+    pub since: u64,
     /// Topic subscriptions in the order in which they were made.
     pub subscriptions: Vec<Subscription>,
     /// Reply queues: the client's own name to the broker's.
@@ -103,15 +106,20 @@ pub enum Delivery {
 #[derive(Debug, Default)]
 pub struct Sessions {
     open: HashMap<SessionId, Session>,
+    /// By number, for whoever lists them.
+    order: BTreeSet<SessionId>,
+    /// How many of each kind.
+    kinds: [usize; Kind::ALL.len()],
     delivered: u64,
 }
 
 impl Session {
-    /// A session without subscriptions.
-    pub fn new(user: Arc<User>, peer: SocketAddr, outbox: Outbox) -> Session {
+    /// A session without subscriptions, since that moment (Unix ms).
+    pub fn new(user: Arc<User>, peer: SocketAddr, since: u64, outbox: Outbox) -> Session {
         Session {
             user,
             peer,
+            since,
             subscriptions: Vec::new(),
             queues: BTreeMap::new(),
             row: None,
@@ -133,12 +141,19 @@ impl Session {
 impl Sessions {
     /// Adds a session.
     pub fn insert(&mut self, id: SessionId, session: Session) {
+        self.remove(id);
+        // A user of another kind is another user: the kind of a session stays.
+        self.kinds[session.user.kind as usize] += 1;
+        self.order.insert(id);
         self.open.insert(id, session);
     }
 
     /// Removes a session.
     pub fn remove(&mut self, id: SessionId) -> Option<Session> {
-        self.open.remove(&id)
+        let session = self.open.remove(&id)?;
+        self.kinds[session.user.kind as usize] -= 1;
+        self.order.remove(&id);
+        Some(session)
     }
 
     /// Looks at a session.
@@ -154,6 +169,17 @@ impl Sessions {
     /// Every session, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
         self.open.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// Those after this one, by number.
+    pub fn after(&self, id: Option<SessionId>) -> impl Iterator<Item = (SessionId, &Session)> {
+        let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.order.range((from, Bound::Unbounded)).filter_map(|id| Some((*id, self.open.get(id)?)))
+    }
+
+    /// How many of this kind.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.kinds[kind as usize]
     }
 
     /// How many.

@@ -2,10 +2,13 @@
 
 mod across;
 mod limits;
+mod oversight;
 mod records;
 mod secrecy;
+mod witness;
 
 use super::access::Policy;
+use super::errand::{Amended, Chore, Errand, Outcome};
 use super::event::{Event, NodeHello, Now, Opened, SessionId, Ticket};
 use super::nodes::Memory;
 use super::outbox::{Item, OutboxReader, outbox};
@@ -15,6 +18,7 @@ use muster_protocol::error::Code;
 use muster_protocol::facts::NodeDocument;
 use muster_protocol::frame::{Command, Frame, Version};
 use muster_protocol::message::{NodeId, NodeKey};
+use muster_protocol::policy::DiffAnswer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -147,6 +151,14 @@ impl House {
         };
         self.broker.handle(event, now, &mut random);
         self.broker.take_notes();
+    }
+
+    /// Another policy, as after an edit of the file by hand.
+    fn enforce(&mut self, policy: Arc<Policy>) {
+        self.handle(Event::HandEdit { text: "".into(), policy: policy.clone(), base: None });
+        let [Errand { id, chore: Chore::Amend(_) }] = self.broker.take_errands()[..] else { panic!("no errand") };
+        let made = Amended { edition: Some(policy.into()), changes: DiffAnswer::default() };
+        self.handle(Event::Done { errand: id, outcome: Box::new(Outcome::Amended(Ok(made))) });
     }
 
     fn time(&self) -> Now {
@@ -583,7 +595,7 @@ write = ["noc"]"#,
             r#"read = ["noc"]"#,
         )
         .replace("acmeinc\", datacenter", "initech\", datacenter");
-    house.handle(Event::HandEdit("".into(), policy(&narrowed)));
+    house.enforce(policy(&narrowed));
     let end = house.take(acme);
     assert_eq!(
         (end[0].header("muster-code"), end[0].header("message")),
@@ -593,7 +605,7 @@ write = ["noc"]"#,
     let told = house.take(agent).remove(0);
     assert_eq!(told.json()["asserted"], json!({"customer": "initech", "datacenter": "a"}));
     assert_eq!(house.query(noc, "find", "customer=initech", json!({})).json()["count"], 1);
-    house.handle(Event::HandEdit("".into(), policy(&POLICY.replace("[users.noc]", "[users.other]"))));
+    house.enforce(policy(&POLICY.replace("[users.noc]", "[users.other]")));
     assert_eq!(house.take(noc)[0].header("muster-code"), "revoked");
     let stale = house.open_with("noc", None, 1000);
     assert_eq!(
@@ -697,11 +709,27 @@ fn explain_says_which_entries_grant() {
 }
 
 #[test]
+fn an_admin_is_shown_the_policy_and_others_are_not() {
+    let mut house = House::new();
+    let text = POLICY.replace("\"/muster/>\"\nwrite = [\"noc\", \"noc-acme\"]", "\"/muster/>\"\nwrite = [\"noc\"]");
+    house.enforce(policy(&text));
+    let noc = house.open("noc");
+    let user = house.query(noc, "admin.show", "", json!({"what": "users", "name": "acme"})).json();
+    assert_eq!((&user["users"][0]["name"], &user["users"][0]["groups"]), (&json!("acme"), &json!(["noc-acme"])));
+    let groups = house.query(noc, "admin.show", "", json!({"what": "groups", "limit": 1})).json();
+    assert_eq!((groups["groups"].as_array().map(Vec::len), &groups["next"]), (Some(1), &groups["groups"][0]["name"]));
+    let unknown = house.query(noc, "admin.show", "", json!({"what": "users", "name": "nobody"}));
+    assert_eq!((unknown.event(), unknown.header("muster-code")), ("refused", "bad-body"));
+    let acme = house.open("acme");
+    assert_eq!(house.query(acme, "admin.show", "", json!({"what": "users"})).header("muster-code"), "denied");
+}
+
+#[test]
 fn a_display_fact_brings_no_hidden_one_along() {
     let mut house = House::new();
     let text = POLICY
         .replace(r#"display = ["customer", "os.family", "hostname"]"#, "display = [\"os\"]\nhidden = [\"os.secret\"]");
-    house.handle(Event::HandEdit("".into(), policy(&text)));
+    house.enforce(policy(&text));
     let agent = house.agent("node-acme", 1, json!({"os": {"family": "Debian", "secret": "s3cr3t"}}));
     let noc = house.open("noc");
     house.request(noc, "/topic/prod.node.ping", "all", &[]);
@@ -715,7 +743,7 @@ fn a_display_fact_brings_no_hidden_one_along() {
 fn a_topic_of_no_declared_collective_is_no_way_around_target_scope_and_all() {
     let mut house = House::new();
     let text = POLICY.replace("/topic/prod.*.*", "/topic/>").replace("scope = \"customer=acmeinc\"", "");
-    house.handle(Event::HandEdit("".into(), policy(&text)));
+    house.enforce(policy(&text));
     house.agent("node-globex", 1, json!({}));
     let acme = house.open("acme");
     house.request(acme, "/topic/typo.service.restart", "all", &[]);
@@ -744,7 +772,7 @@ fn a_node_begins_once_and_says_it_without_a_body() {
 fn a_user_who_expires_is_disconnected_then_and_waits_for_nothing_more() {
     let mut house = House::new();
     let later = POLICY.replace("[users.acme]", "[users.acme]\nexpires = 2023-11-14T22:13:30Z");
-    house.handle(Event::HandEdit("".into(), policy(&later)));
+    house.enforce(policy(&later));
     let (noc, acme) = (house.open("noc"), house.open("acme"));
     house.frame(acme, Frame::new(Command::Subscribe).header("destination", "/topic/news.>").header("id", "1"));
     house.frame(noc, send("/topic/news.today").with_body("hello"));
@@ -772,7 +800,7 @@ fn a_revoked_token_opens_nothing_and_ends_what_it_has_opened() {
     let (stale, _) = by(&mut house, Some(before));
     let (fresh, _) = by(&mut house, Some(after));
     let (password, _) = by(&mut house, None);
-    house.handle(Event::HandEdit("".into(), policy(&date)));
+    house.enforce(policy(&date));
     assert_eq!(house.take(stale)[0].header("muster-code"), "revoked");
     assert!(house.take(fresh).is_empty() && house.take(password).is_empty());
     // Checked under the policy of before, opened under the one in force.
@@ -828,7 +856,7 @@ fn who_takes_the_row_of_a_target_is_neither_asked_nor_named() {
 fn a_policy_in_the_middle_of_a_fan_out_loses_no_node_that_it_still_allows() {
     let (mut house, _agents, noc) = in_the_middle_of_a_fan_out();
     // One more group, the first by name: every group of the new policy has another number.
-    house.handle(Event::HandEdit("".into(), policy(&POLICY.replace("[groups.noc]", "[groups.aaa]\n[groups.noc]"))));
+    house.enforce(policy(&POLICY.replace("[groups.noc]", "[groups.aaa]\n[groups.noc]")));
     let got = house.take(noc);
     assert!(got.iter().all(|got| got.event() == "accepted"), "{:?}", got.iter().map(Got::event).collect::<Vec<_>>());
 }

@@ -1,12 +1,14 @@
 //! What does one value of a configuration mean? Names, sizes, times, counts, addresses and patterns, each with its bounds.
 
 use super::{KIB, MIB};
+use ipnet::IpNet;
 use muster_protocol::destination::{Kind, Pattern};
 use muster_protocol::dial::{Address, LINK_PORT};
 use muster_protocol::link::MAX_COST;
 use muster_protocol::message::{BrokerName, shown};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub(super) fn dns_label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -110,4 +112,38 @@ pub(super) fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
         }
     }
     Ok(Some(texts))
+}
+
+/// Networks, or single addresses.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let wrong = |text: &str| {
+        let text = shown(text);
+        D::Error::custom(format!("`{text}` is no network: write ADDRESS or ADDRESS/BITS, such as 192.0.2.0/24"))
+    };
+    let parse =
+        |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| wrong(text));
+    Vec::<String>::deserialize(deserializer)?.iter().map(parse).collect()
+}
+
+/// This machine.
+pub(super) fn loopback() -> Vec<IpNet> {
+    let networks = [("127.0.0.0", 8), ("::1", 128)];
+    networks.iter().filter_map(|(at, bits)| IpNet::new(at.parse().ok()?, *bits).ok()).collect()
+}
+
+/// Origins as a browser writes them: scheme and host in lowercase, a port only if it is not the scheme's own.
+pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    for text in &texts {
+        let host = text.strip_prefix("https://").map(|host| (host, ":443"));
+        let host = host.or_else(|| text.strip_prefix("http://").map(|host| (host, ":80")));
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
+        if !host.is_some_and(|(host, own)| !host.is_empty() && host.chars().all(is_plain) && !host.ends_with(own)) {
+            let text = shown(text);
+            return Err(D::Error::custom(format!(
+                "`{text}` is no origin: write it as browsers do, such as \"https://noc.example.net\" or \"https://noc.example.net:8443\""
+            )));
+        }
+    }
+    Ok(texts)
 }

@@ -8,12 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// Where the HTTP API is by default.
+const ADMIN_PORT: u16 = 8161;
 /// Between the usual ports of two brokers with one address.
 const PORT_STEP: usize = 10;
 /// What stands beside the brokers' folders.
 const FOLDERS: [&str; 2] = ["agents", "passwords"];
 
-/// One `--broker`: `NAME`, `NAME=HOST`, `NAME=HOST:STOMPPORT` or `NAME=HOST:STOMPPORT:LINKPORT`; an IPv6 address in brackets.
+/// One `--broker`: `NAME`, `NAME=HOST`, and then up to three ports, `NAME=HOST:STOMPPORT:LINKPORT:ADMINPORT`; an IPv6 address in
+/// brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerOption {
     name: BrokerName,
@@ -21,6 +24,7 @@ pub struct BrokerOption {
     host: Option<String>,
     stomp: Option<u16>,
     link: Option<u16>,
+    admin: Option<u16>,
 }
 
 /// Text that is no `--broker`.
@@ -31,7 +35,7 @@ pub enum BrokerOptionError {
     Name(String),
     /// What follows the name is not where a broker can be reached.
     #[error(
-        "`{0}` is not where a broker is: write HOST, HOST:STOMPPORT or HOST:STOMPPORT:LINKPORT, an IPv6 HOST in []"
+        "`{0}` is not where a broker is: write HOST, HOST:STOMPPORT, HOST:STOMPPORT:LINKPORT or HOST:STOMPPORT:LINKPORT:ADMINPORT, an IPv6 HOST in []"
     )]
     Place(String),
     /// An address to listen on, not one to be reached by.
@@ -48,7 +52,7 @@ impl FromStr for BrokerOption {
         let (name, place) = text.split_once('=').map_or((text, None), |(name, place)| (name, Some(place)));
         let name = BrokerName::parse(name).map_err(|_| BrokerOptionError::Name(shown(name)))?;
         let Some(place) = place else {
-            return Ok(BrokerOption { name, host: None, stomp: None, link: None });
+            return Ok(BrokerOption { name, host: None, stomp: None, link: None, admin: None });
         };
         let wrong = || BrokerOptionError::Place(shown(place));
         // The ports follow the host, and an IPv6 address has colons of its own.
@@ -62,11 +66,12 @@ impl FromStr for BrokerOption {
             Ok(port) if port > 0 => Ok(port),
             _ => Err(wrong()),
         });
-        let (stomp, link) = (ports.next().transpose()?, ports.next().transpose()?);
+        let mut next = || ports.next().transpose();
+        let (stomp, link, admin) = (next()?, next()?, next()?);
         if ports.next().is_some() {
             return Err(wrong());
         }
-        Ok(BrokerOption { name, host: Some(address.host().to_owned()), stomp, link })
+        Ok(BrokerOption { name, host: Some(address.host().to_owned()), stomp, link, admin })
     }
 }
 
@@ -112,6 +117,8 @@ pub(super) struct Seat {
     pub(super) stomp_listen: SocketAddr,
     /// Where brokers reach it, and where it listens for them; `None` for a broker alone.
     pub(super) link: Option<(Address, SocketAddr)>,
+    /// Where it listens for the HTTP API: on its own machine only.
+    pub(super) admin: SocketAddr,
     /// Whom it dials.
     pub(super) dials: Vec<String>,
 }
@@ -129,6 +136,7 @@ pub(super) fn seats(options: &InitOptions) -> Result<Vec<Seat>, InitError> {
         let host = broker.host();
         let stomp = broker.stomp.map_or_else(|| ports.free(broker, DEFAULT_PORT), Ok)?;
         let link = broker.link.map_or_else(|| ports.free(broker, LINK_PORT), Ok)?;
+        let admin = broker.admin.map_or_else(|| ports.free(broker, ADMIN_PORT), Ok)?;
         let interface = interface(host);
         seats.push(Seat {
             folder: PathBuf::from(broker.name.as_str()),
@@ -137,6 +145,7 @@ pub(super) fn seats(options: &InitOptions) -> Result<Vec<Seat>, InitError> {
             stomp: dialled(host, stomp)?,
             stomp_listen: SocketAddr::new(interface, stomp),
             link: Some((dialled(host, link)?, SocketAddr::new(interface, link))),
+            admin: SocketAddr::new(own_machine(interface), admin),
             dials: options
                 .topology
                 .dialled_by(place, names.len())
@@ -173,6 +182,7 @@ fn alone(options: &InitOptions) -> Result<Seat, InitError> {
         stomp: dialled(first, options.listen.port().max(1))?,
         stomp_listen: options.listen,
         link: None,
+        admin: options.admin,
         dials: Vec::new(),
     })
 }
@@ -211,7 +221,7 @@ impl<'b> Ports<'b> {
     fn of(brokers: &'b [BrokerOption]) -> Result<Ports<'b>, InitError> {
         let mut taken = BTreeSet::new();
         for broker in brokers {
-            for port in [broker.stomp, broker.link].into_iter().flatten() {
+            for port in [broker.stomp, broker.link, broker.admin].into_iter().flatten() {
                 if !taken.insert((broker.machine(), port)) {
                     return Err(InitError::Port { broker: broker.name.clone(), port });
                 }
@@ -244,4 +254,9 @@ fn interface(host: &str) -> IpAddr {
         Err(_) if host == "localhost" => Ipv4Addr::LOCALHOST.into(),
         Ok(IpAddr::V4(_)) | Err(_) => Ipv4Addr::UNSPECIFIED.into(),
     }
+}
+
+/// Where a broker that listens there is reached from its own machine alone.
+fn own_machine(interface: IpAddr) -> IpAddr {
+    if interface.is_loopback() { interface } else { Ipv4Addr::LOCALHOST.into() }
 }

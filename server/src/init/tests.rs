@@ -23,6 +23,7 @@ fn a_new_cluster_is_good_and_keeps_its_secrets() {
 
     let config = Config::load(&report.configs().next().unwrap()).unwrap();
     assert_eq!((config.broker.name.as_str(), config.broker.cluster.as_str()), ("noc1", "demo"));
+    assert_eq!(config.listen.admin, [SocketAddr::from(([127, 0, 0, 1], 8161))], "for this machine alone");
     tls::server_config(&config.tls.certificate, &config.tls.key).unwrap();
     tls::client_config(&config.tls.ca).unwrap();
     let policy = policy::load(&config.policy).unwrap();
@@ -79,6 +80,7 @@ fn the_policy_makes_the_tour_work() {
     let report = init(&InitOptions::new(parent.path())).unwrap();
     let policy = policy::load(&report.dir.join("policy.toml")).unwrap();
     assert_eq!(lint(&policy).findings, []);
+    assert_eq!(policy.authority().map(BrokerName::as_str), Some("noc1"));
     let may = |user: &str, destination: &str| {
         let destination = Destination::parse(destination).unwrap();
         policy.allows(policy.user(user).unwrap(), Right::Write, &destination)
@@ -158,6 +160,7 @@ fn each_broker_of_a_cluster_has_all_it_needs_in_its_folder() {
         assert_eq!(config.listen.links, [SocketAddr::from(([127, 0, 0, 1], link))]);
         let policy = policy::load(&config.policy).unwrap();
         assert_eq!(policy.brokers().len(), 3);
+        assert_eq!(policy.authority().map(BrokerName::as_str), Some("noc1"), "the first one");
         let entry = &policy.brokers()[&BrokerName::parse(broker).unwrap()];
         assert_eq!(entry.link.as_ref().unwrap().to_string(), format!("127.0.0.1:{link}"));
         assert_eq!(entry.stomp[0].to_string(), format!("127.0.0.1:{stomp}"));
@@ -244,17 +247,18 @@ fn ports_that_are_given_are_kept_and_no_two_brokers_of_a_host_share_one() {
     let parent = tempfile::tempdir().unwrap();
     let listens = |name: &str, brokers: &[&str]| -> Vec<String> {
         let report = init(&of_brokers(&parent.path().join(name), brokers)).unwrap();
-        let listens =
-            configs(&report).into_iter().map(|config| format!("{} {}", config.listen.stomp[0], config.listen.links[0]));
+        let listens = configs(&report)
+            .into_iter()
+            .map(|Config { listen, .. }| format!("{} {} {}", listen.stomp[0], listen.links[0], listen.admin[0]));
         listens.collect()
     };
     assert_eq!(
-        listens("a", &["a", "b=127.0.0.1:61614", "c=localhost:7000:7001", "d=127.0.0.1:7002"]),
+        listens("a", &["a", "b=127.0.0.1:61614", "c=localhost:7000:7001:7003", "d=127.0.0.1:7002"]),
         [
-            "127.0.0.1:61624 127.0.0.1:61617",
-            "127.0.0.1:61614 127.0.0.1:61627",
-            "127.0.0.1:7000 127.0.0.1:7001",
-            "127.0.0.1:7002 127.0.0.1:61637"
+            "127.0.0.1:61624 127.0.0.1:61617 127.0.0.1:8161",
+            "127.0.0.1:61614 127.0.0.1:61627 127.0.0.1:8171",
+            "127.0.0.1:7000 127.0.0.1:7001 127.0.0.1:7003",
+            "127.0.0.1:7002 127.0.0.1:61637 127.0.0.1:8181"
         ]
     );
     assert_eq!(
@@ -263,12 +267,12 @@ fn ports_that_are_given_are_kept_and_no_two_brokers_of_a_host_share_one() {
             &["a=a.example", "b=192.0.2.1", "c=[2001:db8::1]", "d=[2001:db8::2]:1:2", "e=[::1]", "f=127.0.0.2"]
         ),
         [
-            "0.0.0.0:61614 0.0.0.0:61617",
-            "0.0.0.0:61614 0.0.0.0:61617",
-            "[::]:61614 [::]:61617",
-            "[::]:1 [::]:2",
-            "[::1]:61614 [::1]:61617",
-            "127.0.0.2:61614 127.0.0.2:61617"
+            "0.0.0.0:61614 0.0.0.0:61617 127.0.0.1:8161",
+            "0.0.0.0:61614 0.0.0.0:61617 127.0.0.1:8161",
+            "[::]:61614 [::]:61617 127.0.0.1:8161",
+            "[::]:1 [::]:2 127.0.0.1:8161",
+            "[::1]:61614 [::1]:61617 [::1]:8161",
+            "127.0.0.2:61614 127.0.0.2:61617 127.0.0.2:8161"
         ]
     );
 }
@@ -282,6 +286,7 @@ fn mistakes_about_brokers_leave_nothing_behind() {
         (["a", "passwords"], "--broker passwords: the folder `passwords` is for something else"),
         (["a=h:1", "b=h:2:1"], "--broker b: port 1 of its host is taken"),
         (["a", "b=h:7:7"], "--broker b: port 7 of its host is taken"),
+        (["a", "b=h:7:8:8"], "--broker b: port 8 of its host is taken"),
         (["a=localhost:7", "b=127.0.0.1:7"], "--broker b: port 7 of its host is taken"),
     ] {
         let error = init(&of_brokers(&dir, &brokers)).unwrap_err().to_string();
@@ -305,7 +310,7 @@ fn mistakes_about_brokers_leave_nothing_behind() {
         "a=h:",
         "a=h:0",
         "a=h:1:",
-        "a=h:1:2:3",
+        "a=h:1:2:3:4",
         "a=h:70000",
         "a=::1",
         "a=[::1",

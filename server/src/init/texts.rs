@@ -8,7 +8,7 @@ use muster_protocol::dial::Address;
 use secrecy::SecretString;
 use std::fmt::Write as _;
 
-/// The policy of a new cluster: `{password NAME}` stands for the hash of a new password.
+/// The policy of a new cluster: `{password NAME}` stands for the hash of a new password, `{authority}` for the first broker.
 const POLICY: &str = include_str!("policy.toml");
 
 /// The policy with the hashes of new passwords, and these by user.
@@ -27,7 +27,8 @@ pub(super) fn policy(seats: &[Seat]) -> Result<(String, Vec<(String, SecretStrin
     }
     text.push_str(rest);
     text.push_str(&broker_list(seats));
-    Ok((text, passwords))
+    let authority = seats.first().map(|seat| seat.name.as_str()).unwrap_or_default();
+    Ok((text.replace("{authority}", authority), passwords))
 }
 
 /// The brokers that listen for links, as the policy names them.
@@ -44,7 +45,7 @@ fn broker_list(seats: &[Seat]) -> String {
 }
 
 pub(super) fn musterd_toml(cluster: &str, seat: &Seat) -> String {
-    let Seat { name, stomp_listen, link, dials, .. } = seat;
+    let Seat { name, stomp_listen, link, admin, dials, .. } = seat;
     let links = link.as_ref().map(|(_, listen)| format!("links = [\"{listen}\"]\n")).unwrap_or_default();
     let mut text = format!(
         "# Made by `musterd init`. Whatever is not here has its default; conf/musterd.toml shows all settings.\n\
@@ -52,7 +53,9 @@ pub(super) fn musterd_toml(cluster: &str, seat: &Seat) -> String {
          policy = \"policy.toml\"\n\
          cluster-key = \"cluster.key\"\n\n\
          [broker]\nname = \"{name}\"\ncluster = \"{cluster}\"\nstate-dir = \"state\"\n\n\
-         [listen]\nstomp = [\"{stomp_listen}\"]\n{links}\n\
+         [listen]\nstomp = [\"{stomp_listen}\"]\n{links}\
+         # The HTTP API, for this machine alone; \"0.0.0.0:8161\" would be for others too (docs/api.md).\n\
+         admin = [\"{admin}\"]\n\n\
          [tls]\ncertificate = \"broker.pem\"\nkey = \"broker.key\"\nca = \"ca.pem\"\n"
     );
     if !dials.is_empty() {

@@ -82,7 +82,8 @@ mod tests {
             std::fs::write(&path, before + "\n" + text).unwrap();
         };
         add("musterd.toml", config);
-        add("policy.toml", policy);
+        // A list names this broker too: it has the authority.
+        add("policy.toml", &format!("[brokers.noc1]\n{policy}"));
         let config = Config::load(&report.dir.join("musterd.toml")).unwrap();
         server::check(&config).map(|_| ()).map_err(|error| error.to_string())
     }

@@ -23,7 +23,12 @@ fn order(me: &BrokerName, head: &Head, body: &Bytes) -> Option<Result<Sent, Refu
         Head::Forward(forward) if forward.to.contains(me) => match &forward.load {
             Load::Message(letter) => Some(sent(letter, body, &[Kind::Topic], Purpose::Message)),
             Load::Prepare(prepare) => Some(request(prepare, body)),
-            Load::Announce(_) | Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => None,
+            Load::Announce(_)
+            | Load::Commit(_)
+            | Load::Abort(_)
+            | Load::Cancel(_)
+            | Load::AuditHead(_)
+            | Load::Unknown => None,
         },
         Head::Direct(direct) if direct.to == *me => match &direct.word {
             Word::Query(query) => Some(question(query, body)),

@@ -75,7 +75,7 @@ pub struct LinkStatus {
 /// Something that somebody should look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Alarm {
-    /// Which neighbour, or the address of a stranger.
+    /// Which neighbour, or the address of a stranger; `policy` if it is about that.
     pub about: String,
     /// What is wrong and what to do.
     pub text: String,

@@ -43,6 +43,15 @@ fn a_token_is_good_for_its_holder_at_every_broker_of_the_cluster() {
 }
 
 #[test]
+fn what_it_claims_can_be_read_by_anybody() {
+    let text = made(&tokens(1), alice());
+    assert_eq!(claim(&text), Some(Claim { user: "alice".into(), made: NOW, expires: NOW + LIFE }));
+    for other in ["", "secret", &text[..text.len() - 1], &format!("{PREFIX}{}", "A".repeat(100))] {
+        assert_eq!(claim(other), None, "{other}");
+    }
+}
+
+#[test]
 fn it_is_good_for_nobody_else() {
     let here = tokens(1);
     let (mine, nodes) = (made(&here, alice()), made(&here, agent(1)));

@@ -1,5 +1,6 @@
 //! Is every decision on record, nothing secret with it, and does it show when the record was touched?
 
+use muster_tests::cluster::Plan;
 use muster_tests::policy::{PASSWORD, POLICY};
 use muster_tests::process::{Said, binary, run};
 use muster_tests::stomp::connect;
@@ -269,4 +270,134 @@ fn links_and_what_comes_over_them_are_on_record() {
     assert_eq!(noc1.ctl("link down nowhere").code, 1);
     let failed = line_with(noc1, &json!({ "event": "ctl", "command": "link down nowhere" }));
     assert!(failed["error"].is_string(), "{failed}");
+}
+
+/// The newest line of a broker's log that another one has on record, and how many ends of it.
+fn heard_of(at: &Broker, of: &str) -> (u64, usize) {
+    let lines = lines(at);
+    let heads: Vec<u64> = lines
+        .iter()
+        .filter(|line| line["event"] == "peer-head" && line["peer"] == of)
+        .filter_map(|line| line["head"]["n"].as_u64())
+        .collect();
+    (heads.iter().max().copied().unwrap_or(0), heads.len())
+}
+
+/// Three brokers that tell each other often where their logs end.
+fn witnesses() -> Cluster {
+    let names = ["noc1", "dc1", "dc2"];
+    names.iter().fold(Plan::triangle(), |plan, name| plan.setting(name, "audit.heads", "200ms")).start()
+}
+
+#[test]
+fn a_log_that_was_cut_and_made_to_fit_does_not_hold_against_the_others() {
+    let mut cluster = witnesses();
+    for name in ["noc1", "dc1", "dc2"] {
+        for other in cluster.names().iter().filter(|other| *other != name) {
+            until("all have heard of all, more than once", || (heard_of(&cluster[name], other).1 > 1).then_some(()));
+        }
+    }
+    for _ in 0..20 {
+        drop(cluster.operator("noc1"));
+    }
+    let login = until("a login is on record", || {
+        let last = lines(&cluster["noc1"]).into_iter().rfind(|line| line["event"] == "login")?;
+        last["n"].as_u64().filter(|n| *n > 20)
+    });
+    for other in ["dc1", "dc2"] {
+        until("the others have heard of it", || (heard_of(&cluster[other], "noc1").0 >= login).then_some(()));
+    }
+    let folders = ["noc1", "dc1", "dc2"].map(|name| cluster[name].folder().to_owned());
+    let states = [&folders[1], &folders[2]].map(|folder| folder.join("state").to_str().expect("a path").to_owned());
+    let verify = || audit(&folders[0], &["verify", "--against", &states[0], &states[1]]);
+    let good = verify();
+    assert!(good.code == 0 && good.stdout.contains(" ends that dc1, dc2 put on record, the newest line "), "{good:?}");
+
+    assert_eq!(cluster.term("noc1"), 0);
+    let closed = lines(&cluster["noc1"]).into_iter().rfind(|line| line["event"] == "session-closed").expect("an end");
+    let closed = closed["n"].as_u64().expect("a number");
+    until("the end was told before it stopped", || (heard_of(&cluster["dc1"], "noc1").0 >= closed).then_some(()));
+    assert_eq!(verify().code, 0, "{:?}", verify());
+
+    // Root at noc1 cuts off what happened there, and notes the new end as the broker would.
+    let file = log_of(&folders[0]);
+    let whole = fs::read_to_string(&file).expect("the audit log");
+    let cut: String = whole.split_inclusive('\n').take(4).collect();
+    let last: Value = serde_json::from_str(cut.lines().last().expect("a line")).expect("JSON");
+    fs::write(&file, &cut).expect("the audit log");
+    let head = json!({ "n": last["n"], "hash": last["hash"] });
+    fs::write(file.with_extension("head"), head.to_string()).expect("its end");
+    assert_good(&folders[0]);
+    let said = verify();
+    assert_eq!(said.code, 1, "{said:?}");
+    let (seen, _) = heard_of(&cluster["dc1"], "noc1");
+    for part in [
+        format!("audit.jsonl: line 5: the end was cut off: lines 5 to {seen} are missing"),
+        format!("put on record that the log ended with line number {seen} at "),
+        "/state/audit.jsonl: line ".to_owned(),
+    ] {
+        assert!(said.stderr.contains(&part), "{part}: {said:?}");
+    }
+
+    // Nobody needs to run that: the others see it as soon as they hear of the shorter log.
+    cluster.start("noc1");
+    until("dc1 raises an alarm", || {
+        let mesh = cluster["dc1"].status()["state"]["mesh"].take();
+        let alarms = mesh["alarms"].as_array().cloned().unwrap_or_default();
+        let is_it =
+            |alarm: &Value| alarm.as_str().is_some_and(|text| text.contains("the audit log of noc1 was cut off"));
+        alarms.iter().any(is_it).then_some(())
+    });
+    until("it is on record there", || {
+        lines(&cluster["dc1"])
+            .iter()
+            .any(|line| line["event"] == "peer-head" && line["fault"].is_string())
+            .then_some(())
+    });
+    let found = audit(&folders[1], &["search"]);
+    assert!(found.stdout.contains("peer-head") && found.stdout.contains("fault="), "shown without asking: {found:?}");
+}
+
+#[test]
+fn restarts_rotation_and_unreachable_brokers_are_no_alarm() {
+    let names = ["noc1", "dc1", "dc2"];
+    let plan = names.iter().fold(Plan::triangle(), |plan, name| plan.setting(name, "audit.heads", "100ms"));
+    let mut cluster = plan.setting("noc1", "audit.rotate-size", "64KiB").setting("noc1", "audit.keep", 1).start();
+    let rotated = |cluster: &Cluster| {
+        let state = fs::read_dir(cluster["noc1"].folder().join("state")).expect("the state directory");
+        let names = state.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with("audit-")).collect::<Vec<_>>()
+    };
+    until("the first lines were removed by rotation", || {
+        let mut watcher = cluster.operator("noc1");
+        for number in 0..100 {
+            watcher.send(request("elsewhere.node.ping", &format!("r{number}"), "a=1"));
+            watcher.refused();
+        }
+        let names = rotated(&cluster);
+        (!names.is_empty() && !names.iter().any(|name| name == "audit-000000000001.jsonl")).then_some(())
+    });
+    cluster.kill("noc1");
+    cluster.start("noc1");
+    cluster.until_settled();
+    assert_eq!(cluster.term("noc1"), 0);
+    cluster.start("noc1");
+    cluster.until_settled();
+    let started = lines(&cluster["noc1"]).into_iter().rfind(|line| line["event"] == "started").expect("a start");
+    let started = started["n"].as_u64().expect("a number");
+    for other in ["dc1", "dc2"] {
+        until("the others have heard of it", || (heard_of(&cluster[other], "noc1").0 >= started).then_some(()));
+    }
+    let folders = names.map(|name| cluster[name].folder().to_owned());
+    for (at, others) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+        let states = others.map(|other| folders[other].join("state").to_str().expect("a path").to_owned());
+        let said = audit(&folders[at], &["verify", "--against", &states[0], &states[1]]);
+        assert!(said.code == 0 && said.stdout.contains(" ends that "), "{}: {said:?}", names[at]);
+    }
+    let said = audit(&folders[0], &["verify", "--against", folders[1].join("state").to_str().expect("a path")]);
+    assert!(said.stdout.contains("more are of lines that rotation removed"), "{said:?}");
+    for name in names {
+        let mesh = cluster[name].status()["state"]["mesh"].take();
+        assert!(mesh["alarms"].as_array().is_none_or(Vec::is_empty), "{name}: {mesh}");
+    }
 }

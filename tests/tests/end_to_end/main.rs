@@ -2,8 +2,14 @@
 
 /// Real agents: registration, modules, duplicates, reconnecting.
 mod agent;
+/// The HTTP API: what programs see and do, with the rights of their users.
+mod api;
+/// The HTTP API: what must not harm it, and from where it is not to be called.
+mod api_hostile;
 /// The audit log: what is on record, what is not, and whether it shows that it was touched.
 mod audit;
+/// The audit log over the network: who sees what of it, as text, within bounds.
+mod audit_network;
 /// Files that must not be taken: unknown settings, exposed secrets, expired certificates, corrupt keys.
 mod bad_files;
 /// What must not harm a broker: frames, handshakes, logins, headers, filters, facts. Each ERROR must arrive before the close.
@@ -24,10 +30,16 @@ mod mesh_faults;
 mod mesh_links;
 /// The mesh: guards, cancel, paging, reply queues, scopes and sessions over several brokers.
 mod mesh_requests;
+/// Numbers for Prometheus: exact counts, a valid page, and samples that ask for what there is.
+mod metrics;
+/// What admins see of sessions, and what becomes of those that they close.
+mod oversight;
 /// What a reloaded policy ends, and what scopes and hidden facts keep from whom.
 mod policy;
 /// What the command line says about policies: explain, diff, lint.
 mod policy_advice;
+/// policy.toml: edits by hand while the broker runs and while it does not, what is set aside, a full disk, tampering.
+mod policy_file;
 /// The broker as a process: stopping, secrets in logs and files, `ctl`.
 mod process;
 /// The life of a request, with nodes that answer exactly what the test says.

@@ -1,5 +1,7 @@
 //! Does each command say and return what it should? Whole commands against a broker that plays a script.
 
+mod admin;
+mod audit;
 mod mesh;
 mod queries;
 mod requests;
@@ -37,6 +39,15 @@ where
     F: FnOnce(Peer<DuplexStream>, Operator) -> B,
     B: Future<Output = ()> + Send + 'static,
 {
+    muster_with(arguments, answers, &[], broker).await
+}
+
+/// The same, and these secrets are typed; see `Surface::with_secrets`.
+async fn muster_with<F, B>(arguments: &[&str], answers: &[&str], secrets: &[(&str, &str)], broker: F) -> Result3
+where
+    F: FnOnce(Peer<DuplexStream>, Operator) -> B,
+    B: Future<Output = ()> + Send + 'static,
+{
     let cli = Cli::try_parse_from(std::iter::once(&"muster").chain(arguments)).expect("arguments");
     let (surface, out, err, press) = scripted(answers);
     let (client, peer) = fake::connect().await;
@@ -50,6 +61,7 @@ where
         connect_timeout: Duration::from_secs(5),
         tokens: None,
     };
+    let surface = surface.with_secrets(secrets);
     let context = Context { options: Overrides::default(), settings: Some(settings), client: Some(client), surface };
     let broker = tokio::spawn(broker(peer, Operator { press, out: out.clone() }));
     let code = Box::pin(execute(cli, context)).await;
@@ -128,6 +140,22 @@ fn arguments_parse_or_are_refused() {
         &["admin", "diff", "policy.toml", "--json"],
         &["admin", "lint"],
         &["admin", "lint", "policy.toml", "--json"],
+        &["audit"],
+        &["audit", "--since", "1h", "--until", "2027-01-31T18:00:00Z", "--by", "bob", "--denied", "--json"],
+        &[
+            "audit",
+            "--destination",
+            "/topic/prod.>",
+            "--node",
+            "n-a",
+            "--request",
+            "r",
+            "--event",
+            "login",
+            "--limit",
+            "5",
+        ],
+        &["audit", "--allowed", "--ndjson", "--broker", "dc1", "--user", "admin"],
         &["completion", "zsh"],
     ];
     for arguments in good {
@@ -152,6 +180,12 @@ fn arguments_parse_or_are_refused() {
         &["mesh", "--all"],
         &["login", "--password", "x"],
         &["login", "bob"],
+        &["audit", "--allowed", "--denied"],
+        &["audit", "--since", "soon"],
+        &["audit", "--until", "yesterday"],
+        &["audit", "--destination", "prod"],
+        &["audit", "--limit", "0"],
+        &["audit", "--json", "--ndjson"],
         &["completion", "tcsh"],
     ];
     for arguments in bad {
@@ -159,16 +193,18 @@ fn arguments_parse_or_are_refused() {
     }
 }
 
+/// A broker that is asked nothing.
+async fn silent(mut peer: Peer<DuplexStream>, _: Operator) {
+    while let Some(frame) = peer.next().await {
+        assert_ne!(frame.command, muster_protocol::frame::Command::Send, "something was sent");
+        if frame.command == muster_protocol::frame::Command::Disconnect {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_target_is_required_before_anything_is_sent() {
-    let silent = |mut peer: Peer<DuplexStream>, _: Operator| async move {
-        while let Some(frame) = peer.next().await {
-            assert_ne!(frame.command, muster_protocol::frame::Command::Send, "something was sent");
-            if frame.command == muster_protocol::frame::Command::Disconnect {
-                return;
-            }
-        }
-    };
     for (arguments, expected) in [
         (&["run", "a.b"] as &[&str], 4),
         (&["find"], 4),

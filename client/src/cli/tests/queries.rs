@@ -175,6 +175,12 @@ async fn diff_and_lint_send_the_file_and_exit_one_if_there_is_something_to_say()
 async fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, out, _) = muster(&["completion", shell], &[], |_, _| async {}).await;
-        assert!(code == 0 && ["inventory", "mesh", "allow-partial"].iter().all(|word| out.contains(word)), "{shell}");
+        assert!(
+            code == 0
+                && ["inventory", "mesh", "allow-partial", "add-member", "revoke-tokens", "authority", "max-targets"]
+                    .iter()
+                    .all(|word| out.contains(word)),
+            "{shell}"
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! What would another policy change? What stands otherwise in it, and which rights users gain and lose by that.
 
+use super::groups::GroupSet;
 use super::hidden::HIDDEN_BY_DEFAULT;
 use super::limits::Limit;
+use super::show::moment;
 use super::user::User;
 use super::{BrokerEntry, Entry, Group, Policy, Right};
 use muster_protocol::destination::{Pattern, covered};
@@ -11,7 +13,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
-use std::sync::Arc;
 
 /// Longest detail, in characters: facts may be large.
 const DETAIL: usize = 400;
@@ -62,7 +63,10 @@ fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     changes.extend(named("group", &groups(old), &groups(new), |a, b| {
         group((old, a.copied().unwrap_or(&nobody)), (new, b.copied().unwrap_or(&nobody)))
     }));
-    changes.extend(named("user", &users(old), &users(new), |a, b| match (a, b) {
+    let same_groups = old.groups.iter().map(|group| &group.name).eq(new.groups.iter().map(|group| &group.name));
+    changes.extend(named("user", &old.users, &new.users, |a, b| match (a, b) {
+        // Most users are only on another line: there may be many of them.
+        (Some(a), Some(b)) if same_groups && stands_so(a, b) => Vec::new(),
         (Some(a), Some(b)) => user((old, a), (new, b)),
         (Some(a), None) => one_user(old, a),
         (None, b) => b.map(|b| one_user(new, b)).unwrap_or_default(),
@@ -113,6 +117,11 @@ fn settings(old: &Policy, new: &Policy) -> Vec<Change> {
     let trust = |policy: &Policy| BTreeMap::from([("trust-reported", policy.trust_reported)]);
     let value = |policy: &Policy| policy.trust_reported.to_string();
     changes.extend(named("setting", &trust(old), &trust(new), |_, _| changed([("value", value(old), value(new))])));
+    let authority = |policy: &Policy| policy.authority.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    let named_by = |policy: &Policy| BTreeMap::from([("authority", authority(policy))]);
+    changes.extend(named("setting", &named_by(old), &named_by(new), |_, _| {
+        changed([("value", authority(old), authority(new))])
+    }));
     let first = |policy: &Policy| BTreeMap::from([("first collective", first_collective(policy))]);
     changes.extend(named("setting", &first(old), &first(new), |_, _| {
         changed([("value", first_collective(old), first_collective(new))])
@@ -132,10 +141,6 @@ fn hidden(policy: &Policy) -> Vec<PathPattern> {
 
 fn collectives(policy: &Policy) -> BTreeMap<&str, bool> {
     policy.collectives.iter().map(|collective| (collective.name.as_str(), collective.targeted)).collect()
-}
-
-fn users(policy: &Policy) -> BTreeMap<&str, Arc<User>> {
-    policy.users.iter().map(|(name, user)| (name.as_str(), user.clone())).collect()
 }
 
 fn groups(policy: &Policy) -> BTreeMap<&str, &Group> {
@@ -191,10 +196,15 @@ fn group((old_policy, old): (&Policy, &Group), (new_policy, new): (&Policy, &Gro
 
 /// A user that only one policy has.
 fn one_user(policy: &Policy, user: &User) -> Vec<String> {
-    let groups: Vec<&str> = names(policy, user).into_iter().collect();
+    let groups: Vec<&str> = names(policy, &user.groups).into_iter().collect();
     let mut details = vec![format!("kind: {}", user.kind), format!("groups: {}", groups.join(" "))];
     if user.disabled {
         details.push("disabled: true".to_owned());
+    }
+    details.extend(user.expires.map(|end| format!("expires: {}", moment(end))));
+    if !user.networks.is_empty() {
+        let networks: Vec<String> = user.networks.iter().map(ToString::to_string).collect();
+        details.push(format!("networks: {}", networks.join(" ")));
     }
     let facts = user.facts.as_object().into_iter().flatten();
     details.extend(facts.map(|(name, value)| format!("fact {name}: {value}")));
@@ -206,23 +216,45 @@ fn user((old_policy, old): (&Policy, &User), (new_policy, new): (&Policy, &User)
     if old.password != new.password {
         details.push("password changed".to_owned());
     }
-    let expires = |user: &User| match user.expires.map(|end| i64::try_from(end).map(jiff::Timestamp::from_second)) {
-        None => "never".to_owned(),
-        Some(Ok(Ok(end))) => end.to_string(),
-        Some(_) => "in a far future".to_owned(),
-    };
+    let date = |seconds: Option<u64>, none: &str| seconds.map_or_else(|| none.to_owned(), moment);
     details.extend(changed([
         ("kind", old.kind.to_string(), new.kind.to_string()),
         ("disabled", old.disabled.to_string(), new.disabled.to_string()),
-        ("expires", expires(old), expires(new)),
+        ("expires", date(old.expires, "never"), date(new.expires, "never")),
+        ("revoked-before", date(old.revoked_before, "none"), date(new.revoked_before, "none")),
         ("collective", old.collective.clone(), new.collective.clone()),
     ]));
     let networks = |user: &User| user.networks.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
     details.extend(set("networks", &networks(old), &networks(new)));
-    let groups = |policy: &Policy, user: &User| names(policy, user).into_iter().map(str::to_owned).collect();
+    let groups = |policy: &Policy, user: &User| names(policy, &user.groups).into_iter().map(str::to_owned).collect();
     details.extend(set::<String>("groups", &groups(old_policy, old), &groups(new_policy, new)));
     details.extend(facts(&old.facts, &new.facts));
     details
+}
+
+/// Whether what a user's own table says is the same, if the groups have the same places.
+fn stands_so(a: &User, b: &User) -> bool {
+    let User {
+        name: _,
+        kind,
+        password,
+        disabled,
+        expires,
+        revoked_before,
+        networks,
+        facts,
+        collective,
+        groups,
+        // They follow from the groups, or from where the text says it.
+        scope: _,
+        may_all: _,
+        limited: _,
+        line: _,
+        hidden: _,
+    } = a;
+    (kind, disabled, expires, revoked_before) == (&b.kind, &b.disabled, &b.expires, &b.revoked_before)
+        && (password, networks, facts, collective, groups)
+            == (&b.password, &b.networks, &b.facts, &b.collective, &b.groups)
 }
 
 fn facts(old: &Value, new: &Value) -> Vec<String> {
@@ -234,8 +266,8 @@ fn facts(old: &Value, new: &Value) -> Vec<String> {
     names.into_iter().flat_map(one).collect()
 }
 
-fn names<'p>(policy: &'p Policy, user: &User) -> BTreeSet<&'p str> {
-    user.groups.places().filter_map(|place| policy.groups.get(place)).map(|group| group.name.as_str()).collect()
+fn names<'p>(policy: &'p Policy, groups: &GroupSet) -> BTreeSet<&'p str> {
+    groups.places().filter_map(|place| policy.groups.get(place)).map(|group| group.name.as_str()).collect()
 }
 
 fn changed<const N: usize>(fields: [(&str, String, String); N]) -> Vec<String> {
@@ -256,15 +288,15 @@ type Moved<'p> = Vec<(bool, Right, &'p Pattern)>;
 
 /// By user, what is granted and taken: a pattern that one policy grants and the other does not grant everywhere.
 fn rights(old: &Policy, new: &Policy) -> Vec<RightChange> {
-    let (before, after) = (users(old), users(new));
-    let everybody: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
+    let everybody: BTreeSet<&str> = old.users.keys().chain(new.users.keys()).map(String::as_str).collect();
     // Users of the same groups gain and lose the same.
-    let mut known: HashMap<[BTreeSet<&str>; 2], Moved<'_>> = HashMap::new();
+    let mut known: HashMap<[GroupSet; 2], Moved<'_>> = HashMap::new();
     let mut changes = Vec::new();
     for name in everybody {
-        let of = |policy, users: &BTreeMap<&str, Arc<User>>| users.get(name).map(|u| names(policy, u));
-        let sets = [of(old, &before).unwrap_or_default(), of(new, &after).unwrap_or_default()];
-        let moved = known.entry(sets).or_insert_with_key(|[was, is]| moved((old, was), (new, is)));
+        let of = |policy: &Policy| policy.users.get(name).map(|user| user.groups).unwrap_or_default();
+        let moved = known
+            .entry([of(old), of(new)])
+            .or_insert_with_key(|[was, is]| moved((old, &names(old, was)), (new, &names(new, is))));
         changes.extend(moved.iter().map(|(granted, right, pattern)| RightChange {
             user: name.to_owned(),
             granted: *granted,

@@ -11,6 +11,7 @@ pub(super) type Text = Spanned<String>;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Document {
+    pub(super) authority: Option<Text>,
     #[serde(default)]
     pub(super) trust_reported: bool,
     #[serde(default)]

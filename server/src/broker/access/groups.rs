@@ -8,7 +8,7 @@ const WORDS: usize = MAX_GROUPS / 64;
 /// A set of groups, each by its place in the policy that it comes from.
 ///
 /// Sets of two policies say nothing about each other: after a reload take users and grants anew from the new policy.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupSet([u64; WORDS]);
 
 impl GroupSet {
@@ -46,7 +46,10 @@ impl GroupSet {
 
     /// The places, ascending.
     pub(super) fn places(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..MAX_GROUPS).filter(|place| self.0[place / 64] & (1 << (place % 64)) != 0)
+        // Word by word: most are empty, and a policy has many users.
+        self.0.iter().enumerate().filter(|(_, word)| **word != 0).flat_map(|(place, word)| {
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| place * 64 + bit)
+        })
     }
 }
 

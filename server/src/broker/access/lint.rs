@@ -53,18 +53,11 @@ impl Lint<'_> {
                 self.find(Severity::Note, line, what, "name groups in read, write or admin, or remove the entry");
                 continue;
             }
-            let is_muster = destination.kind() == DestinationKind::Muster;
-            if destination.kind() == DestinationKind::Queue {
-                let what = format!("{destination} can never match: queues are not there yet");
-                self.find(Severity::Warning, line, what, "remove the entry");
+            if let Some((what, cure)) = never_matches(destination) {
+                self.find(Severity::Warning, line, what, cure);
                 continue;
             }
-            if is_muster && !answers(destination) {
-                let what = format!("{destination} can never match: no broker answers there");
-                self.find(Severity::Warning, line, what, format!("correct the name; there are {}", SYSTEM.join(", ")));
-                continue;
-            }
-            if is_muster && given(Right::Read) {
+            if destination.kind() == DestinationKind::Muster && given(Right::Read) {
                 let what = format!("read on {destination} has no effect: nobody subscribes there");
                 self.find(Severity::Note, line, what, "remove `read`; asking is `write`");
             }
@@ -244,6 +237,12 @@ impl Lint<'_> {
 
     fn brokers(&mut self) {
         let policy = self.policy;
+        if policy.brokers.len() > 1 && policy.authority.is_none() {
+            let what = "no broker has the authority, so edits are refused: each broker reads its own file".to_owned();
+            let cure =
+                "name the one that makes the next policy, such as authority = \"noc1\", and the others follow it";
+            self.find(Severity::Warning, None, what, cure);
+        }
         for (name, entry) in &policy.brokers {
             if entry.link.is_none() && entry.stomp.is_empty() {
                 let what = format!("the broker {name} has no address");
@@ -251,6 +250,20 @@ impl Lint<'_> {
                 self.find(Severity::Note, policy.broker_lines.get(name).copied(), what, cure);
             }
         }
+    }
+}
+
+/// Why an entry for a pattern can never match, and what to do about it; `None` if it can.
+pub fn never_matches(destination: &Pattern) -> Option<(String, String)> {
+    match destination.kind() {
+        DestinationKind::Queue => {
+            Some((format!("{destination} can never match: queues are not there yet"), "remove the entry".to_owned()))
+        }
+        DestinationKind::Muster if !answers(destination) => {
+            let what = format!("{destination} can never match: no broker answers there");
+            Some((what, format!("correct the name; there are {}", SYSTEM.join(", "))))
+        }
+        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ mod hidden;
 mod limits;
 mod lint;
 mod parse;
+mod show;
 mod user;
 mod values;
 
@@ -22,8 +23,9 @@ pub use explain::Grantor;
 pub use groups::{GroupSet, MAX_GROUPS};
 pub use hidden::{HIDDEN_BY_DEFAULT, Hidden};
 pub use limits::{Limit, Limits};
-pub use lint::lint;
+pub use lint::{lint, never_matches};
 pub use user::{Kind, PasswordHash, User};
+pub(crate) use values::{check_name, shorten};
 
 use muster_protocol::destination::{Destination, Pattern, covered};
 use muster_protocol::dial::Address;
@@ -31,7 +33,7 @@ use muster_protocol::facts::{Path, PathPattern};
 use muster_protocol::filter::Filter;
 use muster_protocol::message::BrokerName;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -95,9 +97,10 @@ pub struct BrokerEntry {
 /// A whole policy. `Default` is the empty one, which grants nothing.
 #[derive(Debug, Default, PartialEq)]
 pub struct Policy {
+    authority: Option<BrokerName>,
     brokers: BTreeMap<BrokerName, BrokerEntry>,
     collectives: Vec<Collective>,
-    users: HashMap<String, Arc<User>>,
+    users: BTreeMap<String, Arc<User>>,
     groups: Vec<Group>,
     entries: Vec<Entry>,
     display: Vec<Path>,
@@ -119,6 +122,8 @@ struct Group {
     /// Members of the hidden list that it sees, by their places there.
     shows: BTreeSet<usize>,
     limits: Limits,
+    /// How many users are in it.
+    members: u64,
 }
 
 /// One `[[acl]]` table.
@@ -147,7 +152,7 @@ impl Policy {
         self.users.get(name)
     }
 
-    /// All users, in no order.
+    /// All users, by name.
     pub fn users(&self) -> impl Iterator<Item = &Arc<User>> {
         self.users.values()
     }
@@ -182,6 +187,11 @@ impl Policy {
     /// The facts that are shown beside a node id, where they are not hidden from who looks.
     pub fn display(&self) -> &[Path] {
         &self.display
+    }
+
+    /// The broker that makes the next edition of this policy, which the others follow. `None`: each broker reads its own file.
+    pub fn authority(&self) -> Option<&BrokerName> {
+        self.authority.as_ref()
     }
 
     /// The brokers of the cluster; empty for a broker alone.

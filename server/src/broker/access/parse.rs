@@ -6,7 +6,7 @@ use super::groups::MAX_GROUPS;
 use super::hidden::{HIDDEN_BY_DEFAULT, Hidden};
 use super::limits::{Limit, Limits, MAX_LIMIT};
 use super::user::{Kind, User};
-use super::values::{self, Fault, check_name, fault, shorten};
+use super::values::{self, Fault, fault, shorten};
 use super::{BrokerEntry, Collective, Entry, Grant, Group, Policy};
 use muster_protocol::dial::{DEFAULT_PORT, LINK_PORT};
 use muster_protocol::facts::{Facts, PathPattern};
@@ -55,6 +55,7 @@ impl Reader<'_> {
         }
         let document: Document = toml::from_str(self.text).map_err(|error| self.toml_error(&error))?;
         let brokers = self.brokers(&document.brokers)?;
+        let authority = self.authority(document.authority.as_ref(), &brokers)?;
         let collectives = self.collectives(&document.collective)?;
         let asserted = self.list(&document.asserted, "asserted", values::asserted_name)?.into_iter().collect();
         let display = self.list(&document.display, "display", values::path)?;
@@ -67,9 +68,13 @@ impl Reader<'_> {
         let mut known = Known { collectives, asserted, hidden, groups: Vec::new(), places: HashMap::new() };
         self.groups(&document.groups, document.trust_reported, &mut known)?;
         let users = self.users(&document.users, &known)?;
+        for user in users.values() {
+            user.groups.places().for_each(|place| known.groups[place].members += 1);
+        }
         let entries = self.entries(&document.acl, &known)?;
         let line = |name: &Text| Some((BrokerName::parse(name.get_ref()).ok()?, self.line(name.span().start)));
         Ok(Policy {
+            authority,
             broker_lines: document.brokers.keys().filter_map(line).collect(),
             brokers,
             collectives: known.collectives,
@@ -132,6 +137,22 @@ impl Reader<'_> {
         Ok(brokers)
     }
 
+    fn authority(
+        &self,
+        name: Option<&Text>,
+        brokers: &BTreeMap<BrokerName, BrokerEntry>,
+    ) -> Result<Option<BrokerName>, PolicyError> {
+        let Some(text) = name else { return Ok(None) };
+        let name = values::broker(text.get_ref()).map_err(|fault| self.at(text, fault))?;
+        if !brokers.is_empty() && !brokers.contains_key(&name) {
+            let cause = format!("the authority `{name}` is not in the broker list");
+            return Err(self.at(text, fault(cause, format!(
+                "add [brokers.{name}], or name one that is; with brokers that run, `muster admin authority take` moves it"
+            ))));
+        }
+        Ok(Some(name))
+    }
+
     fn collectives(&self, tables: &[CollectiveTable]) -> Result<Vec<Collective>, PolicyError> {
         let mut collectives: Vec<Collective> = Vec::new();
         for table in tables {
@@ -142,7 +163,7 @@ impl Reader<'_> {
             } else if known {
                 Some(fault(format!("the collective `{}` stands twice", shorten(name)), "keep one of the two"))
             } else {
-                values::check_collective(name).err()
+                values::name("collective", name).err()
             };
             if let Some(fault) = wrong {
                 return Err(self.at(&table.name, fault));
@@ -162,7 +183,7 @@ impl Reader<'_> {
             if known.groups.len() == MAX_GROUPS {
                 return Err(self.at(name, fault(format!("more than {MAX_GROUPS} groups"), "use fewer")));
             }
-            check_name("group", name.get_ref()).map_err(|fault| self.at(name, fault))?;
+            values::name("group", name.get_ref()).map_err(|fault| self.at(name, fault))?;
             let scope = match &table.scope {
                 Some(text) => Some(
                     values::scope(text.get_ref(), &known.asserted, trust_reported)
@@ -178,6 +199,7 @@ impl Reader<'_> {
                 all: table.all,
                 shows: shows.into_iter().flatten().collect(),
                 limits: self.limits(table)?,
+                members: 0,
             };
             known.places.insert(group.name.clone(), known.groups.len());
             known.groups.push(group);
@@ -236,8 +258,8 @@ impl Reader<'_> {
         &self,
         tables: &BTreeMap<Text, UserTable>,
         known: &Known,
-    ) -> Result<HashMap<String, Arc<User>>, PolicyError> {
-        let mut users = HashMap::new();
+    ) -> Result<BTreeMap<String, Arc<User>>, PolicyError> {
+        let mut users = BTreeMap::new();
         // Users of the same groups share what is hidden from them.
         let mut views: HashMap<BTreeSet<usize>, Arc<Hidden>> = HashMap::new();
         for (name, table) in tables {
@@ -257,7 +279,7 @@ impl Reader<'_> {
         known: &Known,
         views: &mut HashMap<BTreeSet<usize>, Arc<Hidden>>,
     ) -> Result<User, PolicyError> {
-        check_name("user", name.get_ref()).map_err(|fault| self.at(name, fault))?;
+        values::name("user", name.get_ref()).map_err(|fault| self.at(name, fault))?;
         let kind = values::kind(table.kind.get_ref()).map_err(|fault| self.at(&table.kind, fault))?;
         let password = values::password(table.password.get_ref()).map_err(|fault| self.at(&table.password, fault))?;
         let expires = match &table.expires {

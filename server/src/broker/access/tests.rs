@@ -2,6 +2,7 @@
 
 mod changes;
 mod findings;
+mod shown;
 
 use super::*;
 use muster_protocol::error::Code;
@@ -275,6 +276,10 @@ fn every_mistake_has_a_line_and_a_cure() {
         ("\nhidden = [\n\"a\",\n\"b c\"]\n".into(), 4, "`b c` is no pattern of fact paths"),
         ("[[collective]]\nname = \"a.b\"\n".into(), 2, "has a dot"),
         ("[[collective]]\nname = \"a\"\n[[collective]]\nname = \"a\"\n".into(), 4, "stands twice"),
+        ("authority = \"NOC1\"\n".into(), 1, "`NOC1` cannot be the name of a broker"),
+        ("authority = 7\n".into(), 1, "invalid type"),
+        ("\nauthority = \"b\"\n[brokers.a]\n".into(), 2, "the authority `b` is not in the broker list"),
+        ("[brokers.a]\nauthority = \"a\"\n".into(), 2, "unknown field `authority`"),
         ("\n[brokers.NOC1]\n".into(), 2, "`NOC1` cannot be the name of a broker"),
         ("[brokers.a]\nport = 1\n".into(), 2, "unknown field `port`"),
         ("[brokers.a]\nlink = \"a:0\"\n".into(), 2, "`a:0` is no address of a broker"),
@@ -351,10 +356,19 @@ fn scopes_may_use_reported_facts_only_where_the_policy_says_so() {
 }
 
 #[test]
+fn the_authority_is_in_the_broker_list_if_there_is_one() {
+    let noc1 = BrokerName::parse("noc1").unwrap();
+    assert_eq!(policy("").authority(), None);
+    assert_eq!(policy("authority = \"noc1\"").authority(), Some(&noc1), "a broker alone needs no list");
+    assert_eq!(policy("authority = \"noc1\"\n[brokers.dc1]\n[brokers.noc1]\n").authority(), Some(&noc1));
+}
+
+#[test]
 fn the_samples_are_good() {
     let sample = include_str!("../../../../conf/policy.toml");
     let policy = Policy::parse(sample).unwrap();
     assert_eq!((policy.users().count(), policy.brokers().len()), (5, 2));
+    assert_eq!(policy.authority().map(BrokerName::as_str), Some("noc1"));
     assert_eq!(lint(&policy).findings, []);
     let shown = Policy::parse(&sample[..sample.find("[brokers.").unwrap()]).unwrap();
     // The sample shows the default hidden list: without it everything stays as it is.

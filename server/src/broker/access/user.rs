@@ -21,6 +21,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: &'static [Kind] = &[Kind::Agent, Kind::Operator, Kind::Service];
+
+    /// The one that stands so in the policy.
+    pub fn parse(text: &str) -> Option<Kind> {
+        Kind::ALL.iter().copied().find(|kind| kind.as_str() == text)
+    }
+
     /// As it stands in the policy.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -2,28 +2,19 @@
 
 use super::OBSERVED;
 use super::user::{Kind, PasswordHash};
-use argon2::Params;
-use argon2::password_hash::phc;
 use ipnet::IpNet;
 use muster_protocol::destination::{Kind as DestinationKind, Pattern};
 use muster_protocol::dial::Address;
 use muster_protocol::facts::{Path, PathPattern};
 use muster_protocol::filter::{Filter, Predicate};
 use muster_protocol::message::BrokerName;
+use muster_protocol::passwd::check_hash;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 /// Longest name of a user, group or collective.
 const MAX_NAME: usize = 128;
-/// Memory, passes and lanes of an accepted argon2id hash. With less memory passwords are guessed too quickly; more of
-/// anything would let one login take the broker's memory, or a core for seconds.
-const MEMORY_KIB: RangeInclusive<u32> = 8 * 1024..=1024 * 1024;
-const PASSES: RangeInclusive<u32> = 1..=16;
-const LANES: RangeInclusive<u32> = 1..=16;
-/// Shortest output of a hash, in bytes.
-const MIN_OUTPUT: usize = 16;
 /// The cure of whatever is wrong with a password.
 const NEW_HASH: &str = "run `musterd passwd` and paste what it prints";
 
@@ -38,29 +29,32 @@ pub(super) fn fault(cause: impl Into<String>, cure: impl Into<String>) -> Fault 
 }
 
 /// A text for an error: one line of it, not too much.
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     let shown: String = text.chars().take(MAX_NAME).map(|c| if c.is_control() { '?' } else { c }).collect();
     if shown.len() < text.len() { shown + "…" } else { shown }
 }
 
-pub(super) fn check_name(what: &str, name: &str) -> Result<(), Fault> {
+/// Whether something new may have this name; what is wrong with it, and what to do.
+pub(crate) fn check_name(what: &str, text: &str) -> Result<(), String> {
+    name(what, text).map_err(|Fault { cause, cure }| format!("{cause}; {cure}"))
+}
+
+/// The name of a user, group, collective or broker.
+pub(super) fn name(what: &str, name: &str) -> Result<(), Fault> {
+    if what == "broker" {
+        return broker(name).map(|_| ());
+    }
+    // It is one segment of a destination.
+    if what == "collective" && name.contains('.') {
+        let cause = format!("the collective `{}` has a dot", shorten(name));
+        return Err(fault(cause, "use one segment, such as \"prod\""));
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@' | '-');
     if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(plain) {
         return Ok(());
     }
     let cause = format!("`{}` cannot be the name of a {what}", shorten(name));
     Err(fault(cause, format!("use 1 to {MAX_NAME} of the characters A-Z a-z 0-9 . _ @ -")))
-}
-
-/// A collective is one segment of a destination.
-pub(super) fn check_collective(name: &str) -> Result<(), Fault> {
-    if name.contains('.') {
-        return Err(fault(
-            format!("the collective `{}` has a dot", shorten(name)),
-            "use one segment, such as \"prod\"",
-        ));
-    }
-    check_name("collective", name)
 }
 
 /// A broker's name is part of its certificate's.
@@ -89,30 +83,7 @@ pub(super) fn kind(text: &str) -> Result<Kind, Fault> {
 pub(super) fn password(value: &toml::Value) -> Result<PasswordHash, Fault> {
     let wrong = |cause: &str| fault(cause, NEW_HASH);
     let text = value.as_str().ok_or_else(|| wrong("the password is not a text in quotes"))?;
-    if text.is_empty() {
-        return Err(wrong("the password is empty, which is never accepted"));
-    }
-    if !text.starts_with('$') {
-        return Err(wrong("the password is not a PHC string ($argon2id$…); if it is the password itself, change it"));
-    }
-    let hash = phc::PasswordHash::new(text).map_err(|_| wrong("the password is not a well-formed PHC string"))?;
-    if hash.algorithm.as_str() != "argon2id" || hash.version != Some(0x13) {
-        return Err(wrong("the password's hash is not argon2id, version 19"));
-    }
-    let params = Params::try_from(&hash).map_err(|_| wrong("the parameters of the password's hash have no meaning"))?;
-    let ranges = [("m", params.m_cost(), MEMORY_KIB), ("t", params.t_cost(), PASSES), ("p", params.p_cost(), LANES)];
-    for (name, value, range) in ranges {
-        if !range.contains(&value) {
-            let (low, high) = range.into_inner();
-            return Err(wrong(&format!("the password's hash has {name}={value}, accepted is {low} to {high}")));
-        }
-    }
-    if hash.salt.is_none() || hash.hash.is_none_or(|output| output.len() < MIN_OUTPUT) {
-        return Err(wrong("the password's hash lacks its salt or output, or the output is too short"));
-    }
-    if !params.keyid().is_empty() || !params.data().is_empty() {
-        return Err(wrong("the password's hash has a key id or data, which are not used here"));
-    }
+    check_hash(text).map_err(|cause| wrong(&cause))?;
     Ok(PasswordHash::new(text))
 }
 

@@ -154,7 +154,8 @@ impl Mesh {
         }
     }
 
-    fn tell(&self, neighbour: &BrokerName, head: Head) {
+    /// Says something to a neighbour, before any data.
+    pub fn tell(&self, neighbour: &BrokerName, head: Head) {
         if let Some(link) = self.neighbours.get(neighbour) {
             link.outbox.control(Arc::new(head));
         }

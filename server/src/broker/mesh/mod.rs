@@ -161,9 +161,24 @@ impl Mesh {
         &self.summaries
     }
 
+    /// The brokers of the policy, without this one.
+    pub fn list(&self) -> &BTreeSet<BrokerName> {
+        &self.list
+    }
+
+    /// How long a ping took over each link that is up, ms, once that is known.
+    pub fn round_trips(&self) -> impl Iterator<Item = (&BrokerName, Option<u64>)> {
+        self.neighbours.iter().map(|(name, link)| (name, link.rtt))
+    }
+
     /// What was counted.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Bytes that wait to be sent, over all links.
+    pub fn backlog(&self) -> usize {
+        self.neighbours.iter().map(|(_, link)| link.outbox.backlog()).sum()
     }
 
     /// What somebody should look at.
@@ -243,7 +258,7 @@ impl Mesh {
     }
 
     /// Raises an alarm, or lets it stand for longer. Whether it is a new one.
-    fn alarm(&mut self, about: String, text: String, now: u64) -> bool {
+    pub(in crate::broker) fn alarm(&mut self, about: String, text: String, now: u64) -> bool {
         let is_new = !self.alarms.contains_key(&about);
         if !is_new || self.alarms.len() < ALARMS {
             self.alarms.insert(about, (text, now + ALARM));

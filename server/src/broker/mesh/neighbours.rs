@@ -1,9 +1,10 @@
 //! Which links are up? One to each neighbour; the newest wins, silence of 5 s ends it, a second broker of a name is refused.
 
 use super::Mesh;
-use super::lanes::LinkOutbox;
+use super::lanes::{Freight, LinkOutbox};
 use crate::broker::event::{LinkId, LinkOpened};
 use crate::broker::note::{Note, Weight};
+use bytes::Bytes;
 use muster_protocol::destination::{Destination, Pattern};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::{Beat, Head};
@@ -73,6 +74,21 @@ impl Mesh {
     /// The neighbour at the other end of a link that is up.
     pub fn neighbour(&self, link: LinkId) -> Option<&BrokerName> {
         self.neighbours.names.get(&link)
+    }
+
+    /// The links that are up.
+    pub fn links(&self) -> impl Iterator<Item = (BrokerName, LinkId)> {
+        self.neighbours.iter().map(|(name, link)| (name.clone(), link.id))
+    }
+
+    /// Sends a neighbour something with a body, which waits behind data. `now` is monotonic ms. What finds no room is asked for again
+    /// by whoever misses it.
+    pub fn carry(&mut self, name: &BrokerName, head: Head, body: Bytes, now: u64) {
+        let Some(link) = self.neighbours.get(name) else { return };
+        let freight = Freight { head: Arc::new(head), body, expires: None, droppable: false, since: now };
+        if link.outbox.data(freight, now).is_err() {
+            self.counters.dropped += 1;
+        }
     }
 
     /// A link has come up: it is used, or refused with a reason.

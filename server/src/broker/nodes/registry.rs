@@ -314,6 +314,15 @@ impl Nodes {
         ids.into_iter().map(|(_, row)| row).take(most).collect()
     }
 
+    /// Which nodes a scope shows, as a find would: those that are connected, and those that are gone by what was last known.
+    pub fn shown_to<'a>(&'a self, scope: &Filter) -> impl Fn(&NodeId) -> bool + use<'a> {
+        let (here, gone) = (matching(&self.index, None, Some(scope)), matching(&self.gone_index, None, Some(scope)));
+        move |id| match self.by_id.get(id) {
+            Some(row) => here.contains(*row),
+            None => self.gone_rows.get(id).is_some_and(|row| gone.contains(*row)),
+        }
+    }
+
     /// Rows of nodes that announce this module.
     pub fn with_module(&self, module: &str) -> RoaringBitmap {
         self.index.with_module(module)

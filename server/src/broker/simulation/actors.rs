@@ -206,6 +206,7 @@ impl World {
             }
             Who::Operator(number) => {
                 self.ledger.caller_left(at);
+                self.charter.caller_left(at);
                 if self.operators[number].current == Some(at) {
                     self.operators[number].current = None;
                     self.plan_join(who, after);
@@ -223,6 +224,11 @@ impl World {
         match who {
             Who::Agent(number) => self.read_as_agent(at, number, &message),
             Who::Operator(_) => {
+                match self.charter.got(at, &message) {
+                    Ok(false) => {}
+                    Ok(true) => return,
+                    Err(why) => return self.fail(why),
+                }
                 let checked = self.ledger.got(at, &message, self.now);
                 let id = header_of(&message, header::REQUEST);
                 if let Err(why) = checked.and_then(|()| self.forgets_nobody(id)) {

@@ -37,6 +37,7 @@ impl World {
         let brokers: Vec<(usize, &Broker)> =
             component.iter().filter_map(|site| Some((*site, self.sites[*site].broker.as_ref()?))).collect();
         let Some((_, first)) = brokers.first() else { return Ok(()) };
+        self.has_one_policy(component)?;
         for (site, broker) in &brokers {
             let (name, routes) = (&self.sites[*site].name, broker.mesh().routes());
             if *routes.members() != names {

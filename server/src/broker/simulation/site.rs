@@ -1,5 +1,6 @@
 //! One place where a broker runs, lives and dies: its clock, its disk, its sessions.
 
+use super::clerk::Disk;
 use super::dice::Dice;
 use crate::broker::Broker;
 use crate::broker::event::Now;
@@ -69,6 +70,7 @@ pub(super) struct Site {
     pub(super) life: u64,
     /// The boot counter on disk.
     pub(super) boots: u64,
+    pub(super) disk: Disk,
     /// Of this life.
     pub(super) incarnation: u64,
     /// Its wall clock minus the true one, ms.
@@ -97,6 +99,7 @@ impl Site {
             broker: None,
             life: 0,
             boots: 0,
+            disk: Disk::default(),
             incarnation: 0,
             skew,
             zero: 0,

@@ -2,6 +2,7 @@
 
 use super::actors::{Agent, Operator, TOPICS, send};
 use super::aim::Aim;
+use super::charter::ENFORCED;
 use super::dice::Dice;
 use super::ledger::Terms;
 use super::site::{At, Who};
@@ -68,6 +69,15 @@ pub(super) enum Deed {
     Hang {
         operator: usize,
     },
+    Edit {
+        operator: usize,
+    },
+    Take {
+        operator: usize,
+    },
+    EditByHand {
+        site: usize,
+    },
 }
 
 /// One seed from start to end.
@@ -81,7 +91,8 @@ pub(super) fn run(world: &mut World) -> Result<(), String> {
         world.settle("after the faults")?;
         world.traffic()?;
     }
-    world.ends()
+    world.ends()?;
+    world.reunite()
 }
 
 impl World {
@@ -89,6 +100,7 @@ impl World {
     fn build(&mut self) {
         let mut dice = self.dice.split();
         self.has_codec = dice.chance(25);
+        self.is_political = dice.chance(25);
         let small = dice.chance(85);
         let count = if small { dice.pick(&[2, 3, 3, 4, 4, 4, 5]) } else { dice.pick(&[6, 6, 7, 7, 8, 9, 10, 12]) };
         for number in 1..=count {
@@ -133,6 +145,7 @@ impl World {
         self.is_settled = false;
         self.run_until(SETTLES, when, |world| {
             world.ledger.is_punctual(world.now)?;
+            world.charter.is_punctual(world.now)?;
             world.is_linked()?;
             world.seems_agreed()
         })?;
@@ -151,8 +164,12 @@ impl World {
             self.plan(after, Happening::Deed(deed));
         }
         self.run(1_500)?;
-        self.run_until(12_000, "what was sent while it was quiet", |world| world.ledger.is_served())?;
+        self.run_until(12_000, "what was sent while it was quiet", |world| {
+            world.ledger.is_served()?;
+            world.charter.is_served()
+        })?;
         self.run(300)?;
+        self.run_until(ENFORCED, "an edit is enforced everywhere", World::has_one_policy_each)?;
         self.is_agreed().map_err(|why| format!("after the traffic: {why}"))?;
         self.ledger.put_away();
         self.is_settled = false;
@@ -161,6 +178,15 @@ impl World {
 
     fn asking(&mut self) -> Deed {
         let operator = self.dice.below(self.operators.len());
+        if self.dice.chance(if self.is_political { 60 } else { 10 }) {
+            return match self.dice.below(10) {
+                0..6 => Deed::Edit { operator },
+                // While it is quiet nobody takes the authority: every edit must be made.
+                _ if self.is_calm => Deed::Edit { operator },
+                6..9 => Deed::Take { operator },
+                _ => Deed::EditByHand { site: self.dice.below(self.sites.len()) },
+            };
+        }
         match self.dice.below(10) {
             0..4 => Deed::Message { operator },
             4..8 => Deed::Request { operator },
@@ -272,6 +298,9 @@ impl World {
             Deed::Request { operator } => self.send_request(operator),
             Deed::Cancel { at, request } => self.send_cancel(at, &request),
             Deed::Find { operator } => self.send_find(operator),
+            Deed::Edit { operator } => self.send_edit(operator),
+            Deed::Take { operator } => self.send_take(operator),
+            Deed::EditByHand { site } => self.edit_by_hand(site),
             // It connects elsewhere, and its broker does not notice that it has gone.
             Deed::Roam { agent } => {
                 if self.agents[agent].is_registered() {

@@ -1,12 +1,13 @@
 //! All brokers, links, agents and operators of one run, and the queue of what happens next.
 
 use super::actors::{Agent, Operator};
+use super::charter::Charter;
 use super::dice::Dice;
 use super::edge;
 use super::ledger::Ledger;
-use super::policy;
 use super::site::{At, Door, Flag, Site, Who};
 use super::wires::{Connection, Wire};
+use crate::broker::errand::{Errand, Outcome};
 use crate::broker::event::{Event, NodeHello, Opened, SessionId, Ticket};
 use crate::broker::nodes::Memory;
 use crate::broker::note::Weight;
@@ -38,6 +39,8 @@ pub(super) enum Happening {
     Say { at: At, frames: Vec<Frame> },
     Leave { at: At, reason: &'static str },
     Deed(super::story::Deed),
+    Errand { site: usize, life: u64, errand: Box<Errand> },
+    Done { site: usize, life: u64, errand: u64, outcome: Box<Outcome> },
 }
 
 /// A line of the trace; it is made into text only when a run fails.
@@ -61,8 +64,11 @@ pub(super) struct World {
     pub(super) agents: Vec<Agent>,
     pub(super) operators: Vec<Operator>,
     pub(super) ledger: Ledger,
+    pub(super) charter: Charter,
     /// Frames become bytes on their way, as they do on a real link. It costs as much as all the rest.
     pub(super) has_codec: bool,
+    /// Most of what is asked is about the policy.
+    pub(super) is_political: bool,
     /// No faults, and no agent comes, goes or dies.
     pub(super) is_calm: bool,
     /// All brokers of each component agree on it: every frame must go the right way.
@@ -87,7 +93,9 @@ impl World {
             agents: Vec::new(),
             operators: Vec::new(),
             ledger: Ledger::default(),
+            charter: Charter::default(),
             has_codec: true,
+            is_political: false,
             is_calm: true,
             is_settled: false,
             failure: None,
@@ -176,6 +184,12 @@ impl World {
             Happening::Say { at, frames } => self.say(at, frames),
             Happening::Leave { at, reason } => self.leave(at, reason),
             Happening::Deed(deed) => self.deed(deed),
+            Happening::Errand { site, life, errand } => self.errand(site, life, *errand),
+            Happening::Done { site, life, errand, outcome } => {
+                if self.sites[site].life == life {
+                    self.handle(site, Event::Done { errand, outcome });
+                }
+            }
         }
     }
 
@@ -203,7 +217,8 @@ impl World {
             memory: Memory { gone_for: 3_600_000, gone_most: 100 },
         };
         let text = format!("{} starts, instance {}, clock {:+}", site.name, site.boots, site.skew);
-        site.broker = Some(Broker::new(settings, policy(brokers)));
+        let edition = site.disk.boot(&settings.name, brokers);
+        site.broker = Some(Broker::new(settings, edition));
         self.seen(Seen::Text(text));
         let dials: Vec<(usize, usize)> = (0..self.wires.len())
             .filter_map(|wire| Some((wire, self.wires[wire].sites.iter().position(|s| *s == number)?)))
@@ -232,11 +247,12 @@ impl World {
         let time = site.time(now);
         let Some(broker) = site.broker.as_mut() else { return };
         let (bits, mut next, mut circles) = (&mut site.bits, Some(event), 0);
-        let mut notes = Vec::new();
+        let (mut notes, mut errands) = (Vec::new(), Vec::new());
         let wake = loop {
             broker.handle(next.take().unwrap_or(Event::Wake), time, &mut || bits.bits());
             self.handled += 1;
             notes.extend(broker.take_notes());
+            errands.extend(broker.take_errands());
             match broker.next_deadline(time) {
                 Some(at) if at <= time.tick && circles < CIRCLES => circles += 1,
                 at => break at,
@@ -258,6 +274,7 @@ impl World {
             self.seen(Seen::Text(text.clone()));
             self.sites[number].alarms.push(text);
         }
+        self.plan_errands(number, errands);
         self.look_at_sessions(number);
         self.look_at_links(number);
     }

@@ -50,7 +50,7 @@ fn is_report(head: &Head) -> bool {
     matches!(head, Head::Direct(direct) if matches!(direct.word, Word::Report(_)))
 }
 
-fn arrives(link: LinkId, at: &str, (head, body): (Head, Bytes)) -> Event {
+pub(super) fn arrives(link: LinkId, at: &str, (head, body): (Head, Bytes)) -> Event {
     let frames = vec![receive(&BrokerName::parse(at).expect("a name"), head, body)];
     Event::LinkFrames { link, frames, ticket: Ticket(None) }
 }
@@ -137,7 +137,7 @@ impl Star {
     }
 
     /// What waits in one direction.
-    fn take_from(&mut self, from: usize, to: usize) -> (LinkId, Vec<(Head, Bytes)>) {
+    pub(super) fn take_from(&mut self, from: usize, to: usize) -> (LinkId, Vec<(Head, Bytes)>) {
         let end = self.ends.iter_mut().find(|end| (end.from, end.to) == (from, to)).expect("a link");
         let mut heads = Vec::new();
         while let Some(item) = end.reader.try_next() {
@@ -250,12 +250,34 @@ fn who_asks_again_hears_what_was_done_whatever_the_policy_says_by_then() {
     star.ask(noc, &[]);
     assert_eq!(star.requests_got(1, agent), 1);
     let text = text().replace(r#"write = ["noc", "noc-acme"]"#, r#"write = ["noc-acme"]"#);
-    star.houses[1].handle(Event::HandEdit("".into(), policy(&text)));
+    star.houses[1].enforce(policy(&text));
     star.lost = nothing;
     star.pass(1_000);
     star.houses[1].close(agent);
     star.pump();
     assert_eq!(star.done(noc), json!({"states": {"lost": 1}}), "delivered, and so not refused");
+}
+
+/// What dc1 has heard of its nodes is on its way, or will come, when the scope of who asked becomes narrower.
+#[test]
+fn a_narrower_scope_holds_for_what_is_not_told_yet() {
+    let mut star = Star::new();
+    let agents = star.agents(1, 1..3);
+    let noc = star.houses[0].open("noc");
+    star.lost = is_report;
+    star.ask(noc, &[]);
+    let asked: Vec<Got> = agents.iter().map(|agent| star.houses[1].take(*agent).remove(0)).collect();
+    star.houses[1].answer(agents[0], &asked[0], "ok", r#"{"secret":1}"#);
+    star.pump();
+    let text = text().replace("[groups.noc]", "[groups.noc]\nscope = \"customer = globex\"");
+    star.houses[1].enforce(policy(&text));
+    star.houses[1].answer(agents[1], &asked[1], "ok", r#"{"secret":2}"#);
+    star.lost = nothing;
+    star.pass(1_000);
+    let told = star.houses[0].take(noc);
+    assert!(told.iter().all(|got| got.event() != "reply"), "{told:?}");
+    assert!(told.iter().any(|got| got.event() == "done" && got.json() == json!({"states": {"lost": 2}})), "{told:?}");
+    assert!(told.iter().all(|got| !got.body.contains("acmeinc") && !got.body.contains("secret")), "{told:?}");
 }
 
 /// A fan-out goes on in slices; a node of a later slice leaves before it is named.
@@ -408,7 +430,7 @@ fn what_the_policy_takes_away_before_the_commit_is_not_delivered() {
     let mut star = Star::new();
     let (noc, agent) = held(&mut star);
     let text = text().replace(r#"write = ["noc", "noc-acme"]"#, r#"write = ["noc-acme"]"#);
-    star.houses[1].handle(Event::HandEdit("".into(), policy(&text)));
+    star.houses[1].enforce(policy(&text));
     star.pass(2_000);
     assert_eq!(star.requests_got(1, agent), 0);
     let lost = star.houses[0].take(noc);

@@ -11,10 +11,6 @@ fn house(limits: &str) -> House {
 }
 
 impl House {
-    fn reload(&mut self, policy: Arc<Policy>) {
-        self.handle(Event::HandEdit("".into(), policy));
-    }
-
     /// A request under this id, and the first that comes of it.
     fn ask(&mut self, session: u64, id: &str, more: &[(&str, &str)]) -> Got {
         let mut frame = send("/topic/prod.node.ping").header("muster-request", id).header("reply-to", "/temp-queue/me");
@@ -55,7 +51,7 @@ fn more_targets_than_the_group_may_have_are_refused_and_nobody_is_asked() {
     // Another group, another user.
     let noc = house.open("noc");
     assert_eq!(house.ask(noc, "r1", &[]).header("muster-count"), "3");
-    house.reload(limited("max-targets = 3"));
+    house.enforce(limited("max-targets = 3"));
     assert_eq!(house.ask(acme, "r2", &[]).event(), "accepted", "a reload holds at once");
 }
 
@@ -96,9 +92,9 @@ fn requests_a_minute_are_counted_by_user_and_the_refusal_says_when_to_try_again(
     assert_eq!(house.ask(three, "r3", &[]).event(), "accepted");
     house.take(three);
     assert_eq!(house.ask(three, "r4", &[]).header("muster-code"), "limit");
-    house.reload(limited("requests-per-minute = 600"));
+    house.enforce(limited("requests-per-minute = 600"));
     assert_eq!(house.ask(three, "r4", &[]).header("muster-retry-after"), "100", "the new pace holds at once");
-    house.reload(limited(""));
+    house.enforce(limited(""));
     assert_eq!(house.ask(three, "r4", &[]).event(), "accepted");
 }
 
@@ -129,9 +125,9 @@ fn sessions_are_limited_and_a_reload_changes_that_at_once() {
     let text = refused.header("message");
     assert!(text.contains("acme has 1 sessions at this broker, sessions of the group noc-acme is 1"), "{text}");
     house.open("noc");
-    house.reload(limited("sessions = 2"));
+    house.enforce(limited("sessions = 2"));
     house.open("acme");
-    house.reload(limited("sessions = 1"));
+    house.enforce(limited("sessions = 1"));
     assert_eq!(house.ask(one, "r1", &[]).event(), "accepted", "who is in, stays");
     let third = house.open_with("acme", None, 1000);
     assert_eq!(house.take(third)[0].header("muster-code"), "limit");
@@ -163,15 +159,15 @@ fn networks_and_expiry_hold_after_a_reload() {
     let with = |field: &str| policy(&POLICY.replace("[users.acme]\n", &format!("[users.acme]\n{field}\n")));
     for field in ["networks = [\"192.0.2.0/24\"]", "expires = 2021-01-01"] {
         let acme = house.open("acme");
-        house.reload(with(field));
+        house.enforce(with(field));
         assert_eq!(house.take(acme)[0].header("muster-code"), "revoked", "{field}");
         let again = house.open_with("acme", None, 1000);
         assert_eq!(house.take(again)[0].header("muster-code"), "auth-failed", "{field}");
-        house.reload(policy(POLICY));
+        house.enforce(policy(POLICY));
     }
     // The house's time is 2023-11-14T22:13:20Z and some.
     let acme = house.open("acme");
-    house.reload(with("expires = 2023-11-14T22:13:21Z"));
+    house.enforce(with("expires = 2023-11-14T22:13:21Z"));
     assert!(house.take(acme).is_empty());
     house.pass(1_000);
     assert_eq!(house.take(acme)[0].header("muster-code"), "revoked", "an end that a reload brings comes");
@@ -205,7 +201,7 @@ fn explain_says_limits_reach_and_hidden_facts() {
     let acme = house.open("acme");
     assert_eq!(house.admin(acme, "explain", of_noc.clone()).json()["reached"]["nodes"], 1);
     assert_eq!(house.admin(noc, "explain", of_noc).json()["reached"]["nodes"], 2);
-    house.reload(policy(&POLICY.replace("[groups.noc]\n", "[groups.noc]\nshows = [\"**\"]\n")));
+    house.enforce(policy(&POLICY.replace("[groups.noc]\n", "[groups.noc]\nshows = [\"**\"]\n")));
     let hidden = house.admin(noc, "explain", ask("hostname=web1")).json();
     assert_eq!((&hidden["allowed"], &hidden["hidden"]), (&json!(false), &json!("hostname")), "{hidden}");
     assert!(hidden.get("reached").is_none(), "{hidden}");
@@ -248,7 +244,7 @@ fn diff_and_lint_answer_who_may_ask_and_change_nothing() {
     assert_eq!(house.admin(noc, "diff", json!({})).header("muster-code"), "bad-body");
     assert_eq!(house.admin(noc, "diff", json!({ "policy": text })).json(), json!({ "changes": [], "rights": [] }));
     // Without the right nobody is told anything.
-    house.reload(policy(&POLICY.replace("\"/muster/>\"", "\"/muster/find\"")));
+    house.enforce(policy(&POLICY.replace("\"/muster/>\"", "\"/muster/find\"")));
     for (what, body) in [("diff", json!({ "policy": "" })), ("lint", json!({})), ("lint", json!({ "policy": "" }))] {
         let refused = house.admin(noc, what, body);
         assert_eq!((refused.event(), refused.header("muster-code")), ("refused", "denied"), "{what}");

@@ -104,6 +104,101 @@ fn plain_messages_and_finds_that_are_allowed_are_not_on_record_commands_are() {
         (&admin["about"], &admin["destination"]),
         (&json!("acme write /topic/a.b.c"), &json!("/muster/admin.explain"))
     );
+    house.query(noc, "admin.show", "", json!({ "what": "users", "name": "acme" }));
+    let shown = records(&mut house);
+    assert_eq!(shown.last().map(|record| &record["about"]), Some(&json!("show users acme")));
+}
+
+#[test]
+fn an_edit_is_on_record_by_what_it_does_and_no_hash_with_it() {
+    let mut house = on_record(House::new());
+    let noc = house.open("noc");
+    records(&mut house);
+    let mut edited = |edit: Value, more: Value| {
+        let mut body = json!({ "edit": edit });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        house.query(noc, "admin.edit", "", body);
+        records(&mut house)
+    };
+    let user = |edit: &str| json!({ "edit": edit, "name": "carol", "kind": "operator", "password": PHC });
+    let text = json!({ "edit": "text", "policy": POLICY.replace("PHC", PHC) });
+    for (edit, more, about) in [
+        (user("user-add"), json!({}), "user add carol"),
+        (user("user-set"), json!({ "reason": "TICKET-7" }), "user set carol: TICKET-7"),
+        (text, json!({ "dry_run": true, "force": true }), "apply a whole policy (dry run) (forced)"),
+    ] {
+        let found = edited(edit, more);
+        let admin = found.iter().find(|record| record["event"] == "admin").unwrap_or_else(|| panic!("{found:#?}"));
+        assert_eq!((&admin["about"], &admin["destination"]), (&json!(about), &json!("/muster/admin.edit")));
+        assert_eq!(admin["body"]["sha256"].as_str().map(str::len), Some(64), "{admin:#}");
+        let all = json!(found).to_string();
+        assert!(!all.contains("argon2id") && !all.contains(PHC), "{all}");
+    }
+    // Where a hash was meant, somebody may type a password; and where something else was meant.
+    for wrong in [
+        json!({ "edit": "user-set", "name": "carol", "password": "hunter2" }),
+        json!({ "edit": "user-set", "name": "carol", "disabled": "hunter2" }),
+        json!({ "edit": "group-set", "name": "noc", "limits": { "sessions": "hunter2\", expected" } }),
+    ] {
+        let all = json!(edited(wrong.clone(), json!({}))).to_string();
+        assert!(all.contains("/muster/admin.edit") || all.contains("bad-body"), "it is on record: {all}");
+        assert!(!all.contains("hunter2"), "{wrong}: {all}");
+    }
+}
+
+#[test]
+fn what_an_admin_looks_at_is_on_record_too() {
+    let mut house = on_record(House::new());
+    let noc = house.open("noc");
+    records(&mut house);
+    for (what, body, about) in [
+        ("audit", json!({ "user": "bob" }), "audit bob"),
+        ("show", json!({ "what": "users", "name": "bob" }), "show users bob"),
+        ("history", json!({ "generation": "1.2" }), "history 1.2"),
+        ("sessions", json!({}), "sessions"),
+        ("close", json!({ "session": 99, "reason": "left the team" }), "session 99 of nobody: left the team"),
+        ("authority", json!({}), "authority"),
+        ("take", json!({ "reason": "noc1 is gone" }), "authority take: noc1 is gone"),
+    ] {
+        let frame = send(&format!("/muster/admin.{what}")).header("muster-request", "q");
+        house.frame(noc, frame.header("reply-to", "/temp-queue/me").with_body(body.to_string()));
+        let found = records(&mut house);
+        let admin = found.iter().find(|record| record["event"] == "admin").unwrap_or_else(|| panic!("{found:#?}"));
+        assert_eq!((&admin["about"], &admin["user"]), (&json!(about), &json!("noc")), "{what}");
+    }
+}
+
+/// The broker does not know which arguments are sensitive, so it puts none on record.
+#[test]
+fn no_argument_is_on_record_sensitive_or_not() {
+    let mut star = Star::new();
+    star.houses.iter_mut().for_each(|house| house.broker.keep_records());
+    let agents = star.agents(1, 1..2);
+    let (noc, acme) = (star.houses[0].open("noc"), star.houses[0].open("acme"));
+    let body = r#"{"user":"plain-argument-1","password":"sensitive-argument-2"}"#;
+    let ask = |star: &mut Star, session: u64, id: &str, destination: &str| {
+        let frame = send(destination).header("muster-request", id).header("reply-to", "/temp-queue/me");
+        star.houses[0].frame(session, frame.header("muster-target", "all").with_body(body));
+        star.pass(100);
+    };
+    ask(&mut star, noc, "r1", "/topic/prod.service.restart");
+    ask(&mut star, acme, "r2", "/topic/prod.service.restart");
+    ask(&mut star, noc, "r3", "/topic/elsewhere.service.restart");
+    let asked = star.houses[1].take(agents[0]).remove(0);
+    assert!(asked.body.contains("sensitive-argument-2"), "it is delivered");
+    star.houses[1].answer(agents[0], &asked, "failed", r#"{"error":{"code":"x","text":"sensitive-answer-3"}}"#);
+    star.pass(100);
+    let all: Vec<Value> = star.houses.iter_mut().flat_map(records).collect();
+    let of = |request: &str, event: &str| {
+        let found = all.iter().find(|record| record["request"] == request && record["event"] == event);
+        found.unwrap_or_else(|| panic!("no {event} of {request}: {all:#?}"))
+    };
+    for (request, event) in [("r1", "request"), ("r1", "link-request"), ("r2", "request"), ("r3", "request")] {
+        assert_eq!(of(request, event)["body"]["bytes"], body.len(), "{request}");
+    }
+    assert_eq!(of("r1", "request-done")["states"], json!({ "failed": 1 }));
+    let text = json!(all).to_string();
+    assert!(!text.contains("argument-") && !text.contains("sensitive"), "{text}");
 }
 
 #[test]
@@ -150,7 +245,7 @@ fn a_request_from_another_broker_is_on_record_where_the_nodes_are() {
     star.houses[0].close(caller);
     // This broker's own policy does not know the caller: it refuses, and says so.
     let narrower = text_without_noc();
-    star.houses[1].handle(Event::HandEdit("".into(), policy(&narrower)));
+    star.houses[1].enforce(policy(&narrower));
     let caller = star.houses[0].open("noc");
     star.houses.iter_mut().for_each(|house| drop(records(house)));
     star.ask(caller, &[]);

@@ -27,13 +27,13 @@ fn every_setting_that_differs_is_named_and_no_hash_is_shown() {
             "asserted = [\"customer\", \"datacenter\"]",
             "asserted = [\"customer\", \"datacenter\", \"rack\"]\nhidden = [\"hostname\"]\ntrust-reported = true",
         ),
-        ("display = [\"customer\", \"os.family\"]", "display = [\"customer\"]"),
+        ("display = [\"customer\", \"os.family\"]", "display = [\"customer\"]\nauthority = \"noc1\""),
         ("name = \"old\"\ntargeted = false", "name = \"old\""),
         ("scope = \"customer=acmeinc\"", "scope = \"customer=globex\"\nmax-targets = 5"),
         ("[groups.admin]", "[groups.new]\nscope = \"customer=a\"\nsessions = 2\n[groups.admin]"),
         (
             "[users.root]\nkind = \"service\"\npassword = \"PHC\"",
-            "[users.root]\nkind = \"operator\"\npassword = \"OTHER\"\nexpires = 2030-01-02\nnetworks = [\"192.0.2.1\"]",
+            "[users.root]\nkind = \"operator\"\npassword = \"OTHER\"\nexpires = 2030-01-02\nnetworks = [\"192.0.2.1\"]\nrevoked-before = 2026-01-02",
         ),
         ("disabled = true", "disabled = false"),
         ("facts = { customer = \"acmeinc\" }", "facts = { customer = \"globex\", rack = 7 }"),
@@ -49,12 +49,12 @@ fn every_setting_that_differs_is_named_and_no_hash_is_shown() {
     assert!(!answer.changes.iter().any(|change| change.what == "hidden" && change.name == "hostname"));
     assert_eq!(change(&answer, "display", "os.family").how, How::Removed);
     assert_eq!(details("setting", "trust-reported"), "value: false -> true");
+    assert_eq!(details("setting", "authority"), "value: none -> noc1");
     assert_eq!(details("collective", "old"), "targeted: false -> true");
     assert_eq!(details("broker", "noc1"), "link: none -> h:1");
     assert_eq!(details("group", "acme"), "scope: customer = acmeinc -> customer = globex; max-targets: none -> 5");
     assert_eq!(details("group", "new"), "scope: none -> customer = a; sessions: none -> 2");
-    let root =
-        "password changed; kind: service -> operator; expires: never -> 2030-01-02T00:00:00Z; networks: + 192.0.2.1/32";
+    let root = "password changed; kind: service -> operator; expires: never -> 2030-01-02T00:00:00Z; revoked-before: none -> 2026-01-02T00:00:00Z; networks: + 192.0.2.1/32";
     assert_eq!(details("user", "root"), root);
     assert_eq!(details("user", "idle"), "disabled: true -> false");
     assert_eq!(details("user", "node"), "fact customer: \"acmeinc\" -> \"globex\"; fact rack: none -> 7");
@@ -70,7 +70,8 @@ fn rights_are_granted_and_taken_by_user_and_pattern() {
         .replace("write = [\"noc\", \"acme\"]", "write = [\"noc\"]")
         .replace(
             "[users.root]",
-            "[users.eve]\nkind = \"operator\"\npassword = \"PHC\"\ngroups = [\"admin\"]\n[users.root]",
+            "[users.eve]\nkind = \"operator\"\npassword = \"PHC\"\ngroups = [\"admin\"]\nexpires = 2030-01-02\nnetworks = [\"::1\"]\n\
+             [users.root]",
         );
     let answer = diff(&policy(TWO), &policy(&text));
     let rights: Vec<String> = answer
@@ -89,7 +90,10 @@ fn rights_are_granted_and_taken_by_user_and_pattern() {
         ]
     );
     assert_eq!(change(&answer, "user", "bob").details, ["groups: - noc"]);
-    assert_eq!(change(&answer, "user", "eve").details, ["kind: operator", "groups: admin"]);
+    assert_eq!(
+        change(&answer, "user", "eve").details,
+        ["kind: operator", "groups: admin", "expires: 2030-01-02T00:00:00Z", "networks: ::1/128"]
+    );
     assert_eq!(change(&answer, "entry", "/topic/prod.*.status").details, ["write: - acme"]);
 }
 

@@ -62,6 +62,8 @@ fn what_is_good_is_clean() {
     assert_eq!(findings(&entry("/topic/prod.registration", "read = [\"acme\"]")), []);
     assert_eq!(findings(&entry("/topic/news.a.b.c.>", "write = [\"acme\"]")), [], "no action topic is among them");
     assert_eq!(findings(&entry("/topic/prod.>", "read = [\"acme\"]")), [], "reading changes nothing");
+    let two = CLEAN.replace("[groups.admin]", "[brokers.dc1]\nlink = \"a\"\n[groups.admin]");
+    assert_eq!(findings(&("authority = \"dc1\"".to_owned() + &two)), [], "one of two has the authority");
 }
 
 #[test]
@@ -162,6 +164,7 @@ fn each_finding_has_its_line_and_a_cure() {
             line(CLEAN, "[brokers.noc1]"),
             "the broker noc1 has no address",
         ),
+        (with("[groups.admin]", "[brokers.dc1]\nlink = \"a\"\n[groups.admin]"), Warning, None, "edits are refused"),
         (with("[users.root]", "[users.root]\ndisabled = true"), Danger, None, "nobody is an admin"),
         (with("\"/muster/admin.>\"", "\"/muster/admin.explain\""), Danger, None, "nobody is an admin"),
     ];

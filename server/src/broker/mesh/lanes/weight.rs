@@ -15,6 +15,7 @@ pub(super) fn weight(freight: &Freight) -> usize {
     let head = match &*freight.head {
         Head::Forward(forward) => forward.to.len() * ENTRY + load(&forward.load),
         Head::Direct(direct) => word(&direct.word),
+        Head::PolicyPart(part) => part.seal.certificate.len() + part.seal.lineage.len() * 4 * ENTRY,
         _ => 0,
     };
     FRAME + head + freight.body.len()
@@ -28,6 +29,7 @@ fn load(load: &Load) -> usize {
             let before = announce.before.as_ref().map_or(0, |before| value(&before.facts));
             value(&announce.facts) + before + announce.classes.iter().map(String::len).sum::<usize>()
         }
+        Load::AuditHead(head) => head.hash.len() + ENTRY,
         Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => 0,
     }
 }

@@ -1,0 +1,92 @@
+//! Does the broker live, is it ready, how is it? For supervisors, load balancers and monitoring, which have no password.
+//!
+//! From the networks in `open-to` nobody has to log in; from elsewhere it takes the right to see the mesh.
+
+use super::call::Call;
+use super::nodes::query;
+use super::problem::Problem;
+use super::routes::{Routes, get, ok};
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use muster_protocol::error::Code;
+use muster_protocol::request::{MeshAnswer, MeshQuery};
+use serde::Serialize;
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the broker may be busy and still count as ready.
+const READY_WITHIN: Duration = Duration::from_secs(2);
+/// The text format of metrics.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// It answers.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Alive {
+    /// `ok`.
+    status: &'static str,
+}
+
+pub(super) fn add(routes: &mut Routes) {
+    let probe = |path: &'static str, id, summary| {
+        get(path, id, "probes", summary)
+            .says("Open to the networks of `open-to`; from elsewhere it needs a token whose user may write to `/muster/mesh`.")
+            .refuses(&[401, 429])
+    };
+    let operation = probe("/healthz", "healthz", "Whether the process lives.");
+    routes.add_open(operation.answers::<Alive>("It does."), healthz);
+    let operation = probe("/readyz", "readyz", "Whether the broker serves, and is not about to stop.");
+    routes.add_open(operation.answers::<Alive>("It does."), readyz);
+    let operation =
+        probe("/meshz", "meshz", "All brokers and links, as this broker sees them, without a word on nodes.");
+    routes.add_open(operation.answers::<MeshAnswer>("The mesh."), meshz);
+    let content = json!({ METRICS: { "schema": { "type": "string" } } });
+    let operation = probe("/metrics", "metrics", "Counts and times for Prometheus.");
+    routes.add_open(operation.answer(200, "The metrics.", &content), metrics);
+}
+
+/// Whether whoever calls may look.
+async fn admit(call: &Call) -> Result<(), Problem> {
+    call.no_body()?;
+    let peer = call.visit.peer.ip();
+    if call.front.config.open_to.iter().any(|network| network.contains(&peer)) {
+        call.visit.admit();
+        return Ok(());
+    }
+    let caller = call.caller().await?;
+    caller.ask(query("/muster/mesh", &MeshQuery {})).await.map(|_| ())
+}
+
+async fn healthz(call: Call) -> Result<Response, Problem> {
+    admit(&call).await?;
+    ok(&Alive { status: "ok" })
+}
+
+async fn readyz(call: Call) -> Result<Response, Problem> {
+    admit(&call).await?;
+    let front = &call.front;
+    call.refuse_when_stopping()?;
+    match timeout(READY_WITHIN, front.hub.ask(|_| ())).await {
+        Ok(Some(())) => ok(&Alive { status: "ready" }),
+        Ok(None) => Err(Problem::new(Code::Internal, "the broker decides nothing any more")
+            .with_status(axum::http::StatusCode::SERVICE_UNAVAILABLE)),
+        Err(_) => Err(Problem::new(Code::Busy, format!("the broker was busy for {} s", READY_WITHIN.as_secs()))),
+    }
+}
+
+async fn meshz(call: Call) -> Result<Response, Problem> {
+    admit(&call).await?;
+    let answer = call.front.hub.ask(|broker| broker.mesh_answer()).await;
+    let mut answer = answer.ok_or_else(|| Problem::new(Code::Draining, "the broker is stopping"))?;
+    answer.brokers.iter_mut().for_each(|broker| broker.nodes = None);
+    ok(&answer)
+}
+
+async fn metrics(call: Call) -> Result<Response, Problem> {
+    admit(&call).await?;
+    let mut response = Response::new(Body::from((call.front.metrics)().await));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS));
+    Ok(response)
+}
