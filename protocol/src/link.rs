@@ -329,6 +329,27 @@ pub struct Announce {
     /// Classes.
     #[serde(default)]
     pub classes: BTreeSet<String>,
+    /// For `changed`: what it was before, so that nobody hears of a change of which they may see nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+}
+
+/// A node before it changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    /// The merge patch (RFC 7386) that makes of its effective facts what they were.
+    pub facts: Value,
+    /// Its classes or modules were others.
+    pub labels: bool,
+}
+
+impl Before {
+    /// What the effective facts were that are `now`.
+    pub fn facts(&self, now: &Value) -> Value {
+        let mut facts = now.clone();
+        json_patch::merge(&mut facts, &self.facts);
+        facts
+    }
 }
 
 /// Where the chain of an audit log ends. Who has it on record can tell whether the log was cut off or written anew before that line.
@@ -571,8 +592,9 @@ pub enum Ask {
         facts: Vec<String>,
         /// Nodes on a page.
         limit: u64,
-        /// First row of the page.
-        from_row: u32,
+        /// Only nodes behind this one, in the order of their ids.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<NodeId>,
         /// Only nodes with this module.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         module: Option<String>,

@@ -221,7 +221,7 @@ pub struct FindQuery {
     pub module: Option<String>,
 }
 
-/// Answer of `/muster/find`: one page, in the order of the registry. With `facts` a page has at most 64 nodes.
+/// Answer of `/muster/find`: one page, in the order of brokers and node ids. With `facts` a page has at most 64 nodes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FindAnswer {

@@ -4,6 +4,7 @@
 
 use crate::broker::access::{Policy, lint};
 use crate::broker::event::{Answer, Find, Input, Later, Purpose, Registration, Sent, Subscribed, Target, Terms};
+use crate::broker::inquiries::FROM_THE_FIRST;
 use bytes::Bytes;
 use muster_protocol::destination::{Destination, Kind, Pattern};
 use muster_protocol::error::{Code, Refusal};
@@ -178,11 +179,11 @@ impl Intake {
                     return Err(Refusal::new(Code::BadBody, format!("facts: at most {FACTS_MOST} to a query")));
                 }
                 let facts = query.facts.iter().map(|path| fact_path(path)).collect::<Result<_, _>>()?;
-                let (from_row, later) = match query.cursor.as_deref().map(cursor).transpose()? {
-                    Some((from_row, later)) => (from_row, Some(later)),
-                    None => (0, None),
+                let (after, later) = match query.cursor.as_deref().map(cursor).transpose()? {
+                    Some((after, later)) => (after, Some(later)),
+                    None => (None, None),
                 };
-                Purpose::Find(Find { facts, limit: page(query.limit, 500)?, from_row, later, module: query.module })
+                Purpose::Find(Find { facts, limit: page(query.limit, 500)?, after, later, module: query.module })
             }
             "report" => {
                 let query: ReportQuery = body(frame)?;
@@ -343,13 +344,14 @@ pub(crate) fn fact_path(text: &str) -> Result<Path, Refusal> {
     Path::parse(text).map_err(|e| Refusal::new(Code::BadBody, e.to_string()))
 }
 
-/// A cursor of `/muster/find`: `BROKER/ROW/COUNT`.
-fn cursor(text: &str) -> Result<(u32, Later), Refusal> {
+/// A cursor of `/muster/find`: `BROKER/NODE/COUNT`, the node being the last one that was shown.
+fn cursor(text: &str) -> Result<(Option<NodeId>, Later), Refusal> {
     let parse = || {
         let (broker, rest) = text.split_once('/')?;
-        let (row, count) = rest.split_once('/')?;
+        let (after, count) = rest.split_once('/')?;
         let broker = BrokerName::parse(broker).ok()?;
-        Some((row.parse().ok()?, Later { broker, count: count.parse().ok()? }))
+        let after = if after == FROM_THE_FIRST { None } else { Some(NodeId::parse(after).ok()?) };
+        Some((after, Later { broker, count: count.parse().ok()? }))
     };
     parse().ok_or_else(|| Refusal::new(Code::BadBody, "cursor: not one that this broker gave"))
 }

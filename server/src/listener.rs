@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use muster_protocol::dial::harden;
 use rustls::ServerConfig;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -38,7 +39,29 @@ pub struct Caps {
 pub struct Gate {
     caps: Caps,
     counts: Mutex<Counts>,
-    last: AtomicU64,
+    numbers: Numbers,
+}
+
+/// Numbers of sessions. Peers see their own, so none may tell how many others there are: they are a counter, permuted under a key of
+/// this process. All are different, and below 2^52, for programs whose numbers are floats.
+#[derive(Debug, Default)]
+struct Numbers {
+    count: AtomicU64,
+    key: RandomState,
+}
+
+impl Numbers {
+    fn next(&self) -> SessionId {
+        const HALF: u32 = 26;
+        const MASK: u64 = (1 << HALF) - 1;
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let (mut left, mut right) = ((count >> HALF) & MASK, count & MASK);
+        // A Feistel network: whatever the hash is, no two counts come out as one.
+        for round in 0..4_u8 {
+            (left, right) = (right, left ^ (self.key.hash_one((round, right)) & MASK));
+        }
+        SessionId((left << HALF) | right)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +99,7 @@ pub struct Open(Arc<Gate>, IpAddr);
 impl Gate {
     /// Nobody is in yet.
     pub fn new(caps: Caps) -> Arc<Gate> {
-        Arc::new(Gate { caps, counts: Mutex::default(), last: AtomicU64::new(0) })
+        Arc::new(Gate { caps, counts: Mutex::default(), numbers: Numbers::default() })
     }
 
     /// Connections, and those of them that have not logged in.
@@ -92,7 +115,7 @@ impl Gate {
 
     /// The number of a new session: no other one of this broker's life has it.
     pub(crate) fn next_session(&self) -> SessionId {
-        SessionId(self.last.fetch_add(1, Ordering::Relaxed) + 1)
+        self.numbers.next()
     }
 
     pub(crate) fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<(Open, Pending), TurnedAway> {
@@ -287,6 +310,7 @@ pub(crate) fn not_tls(first: &[u8; 8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     fn gate(
         pending: usize,
@@ -324,6 +348,17 @@ mod tests {
         drop((first.0, second, fourth));
         assert_eq!(gate.counts(), (1, 1));
         assert_eq!(gate.counts.lock().expect("not poisoned").addresses.len(), 1);
+    }
+
+    #[test]
+    fn numbers_of_sessions_differ_and_tell_no_count() {
+        let (one, other) = (Numbers::default(), Numbers::default());
+        let some: Vec<u64> = (0..100_000).map(|_| one.next().0).collect();
+        let all: HashSet<u64> = some.iter().copied().collect();
+        assert!(all.len() == some.len() && some.iter().all(|number| *number < 1 << 52));
+        let rising = some.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!((45_000..55_000).contains(&rising), "{rising}");
+        assert_ne!(some[..8], (0..8).map(|_| other.next().0).collect::<Vec<_>>(), "another process, another order");
     }
 
     #[test]

@@ -207,14 +207,16 @@ fn letter() -> impl Strategy<Value = Letter> {
 }
 
 fn announce() -> impl Strategy<Value = Announce> {
-    (node(), text(), text(), option::of(text()), value(), btree_set(text(), 0..3)).prop_map(
-        |(node, event, destination, reason, facts, classes)| Announce {
+    let before = (value(), any::<bool>()).prop_map(|(facts, labels)| Before { facts, labels });
+    (node(), text(), text(), option::of(text()), value(), btree_set(text(), 0..3), option::of(before)).prop_map(
+        |(node, event, destination, reason, facts, classes, before)| Announce {
             event,
             node,
             destination,
             reason,
             facts: Arc::new(facts),
             classes,
+            before,
         },
     )
 }
@@ -302,8 +304,8 @@ fn happened() -> impl Strategy<Value = Happened> {
 
 fn ask() -> impl Strategy<Value = Ask> {
     prop_oneof![
-        (vec(text(), 0..3), any::<u64>(), any::<u32>(), option::of(text()))
-            .prop_map(|(facts, limit, from_row, module)| Ask::Find { facts, limit, from_row, module }),
+        (vec(text(), 0..3), any::<u64>(), option::of(node()), option::of(text()))
+            .prop_map(|(facts, limit, after, module)| Ask::Find { facts, limit, after, module }),
         (text(), any::<u64>()).prop_map(|(fact, limit)| Ask::Report { fact, limit }),
         (node(), option::of(text())).prop_map(|(node, explain)| Ask::Node { node, explain }),
         Just(Ask::Edit),

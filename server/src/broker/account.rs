@@ -316,8 +316,8 @@ impl Broker {
 
     fn miss(&mut self, serial: u64, broker: &BrokerName, why: &str, now: Now) {
         let Some(ask) = self.asks.get_mut(serial) else { return };
-        let sees_counts = self.access.user(&ask.asked.user).is_some_and(|user| user.scope.is_none());
-        let missing = self.mesh.silent(broker, why, sees_counts);
+        let scoped = self.access.user(&ask.asked.user).is_none_or(|user| user.scope.is_some());
+        let missing = self.mesh.silent(broker, why, scoped);
         if !ask.give_up(broker) {
             ask.miss(missing.clone());
             self.emit_missing(serial, &missing, now);

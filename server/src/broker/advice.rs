@@ -69,6 +69,16 @@ impl Broker {
             answer.text.push_str(&text);
             return Ok((answer, 1));
         }
+        let of_other = user.scope.as_ref().filter(|_| user.name != asker.name);
+        if let Some(path) = of_other.and_then(|scope| self.access.hidden(asker).first_in(scope)) {
+            // The number would tell which nodes have a fact that the asker may not see.
+            let text = format!(
+                "\nThe nodes are not counted: the scope of {} asks about {path}, which is hidden from you.",
+                user.name
+            );
+            answer.text.push_str(&text);
+            return Ok((answer, 1));
+        }
         let mut rows = self.reached(user, Some(filter), &destination, true);
         if let Some(own) = &asker.scope {
             rows &= self.nodes.matching(None, Some(own));

@@ -4,17 +4,17 @@ use super::Broker;
 use super::access::{Right, User};
 use super::event::{Answer, Now, Sent, SessionId};
 use super::mesh::{Asked, Cargo};
-use super::nodes::{Node, shown};
+use super::nodes::{Node, display, shown};
 use super::note::{Note, Weight};
 use super::outbox::Message;
 use super::requests::Key;
 use super::sessions::Permit;
 use bytes::Bytes;
-use muster_protocol::destination::Destination;
+use muster_protocol::destination::{Destination, DestinationError};
 use muster_protocol::error::Refusal;
 use muster_protocol::facts::Facts;
 use muster_protocol::frame::Headers;
-use muster_protocol::link::{Announce, Happened, Load, RequestKey, Word};
+use muster_protocol::link::{Announce, Before, Happened, Load, RequestKey, Word};
 use muster_protocol::message::{BrokerName, NodeId, RequestId, header};
 use muster_protocol::request::{CHUNK, Event, State};
 use roaring::RoaringBitmap;
@@ -109,7 +109,9 @@ impl Broker {
     /// All that have not answered end in one state.
     pub(super) fn settle_all(&mut self, key: Key, state: State, reason: &str, now: Now) {
         let rest = self.requests.settle_rest(key);
-        let rest: Vec<NodeId> = rest.iter().filter_map(|row| self.nodes.get(row).map(|node| node.id)).collect();
+        let mut rest: Vec<NodeId> = rest.iter().filter_map(|row| self.nodes.get(row).map(|node| node.id)).collect();
+        // Not by row: see `Broker::targets`.
+        rest.sort_unstable();
         for nodes in rest.chunks(CHUNK) {
             let happened = Happened::Ended { state, nodes: nodes.to_vec(), reason: reason.to_owned() };
             self.report(key, happened, Bytes::new(), now);
@@ -244,16 +246,21 @@ impl Broker {
         shown(node, |path| hidden.touches(path))
     }
 
+    /// Whether somebody listens to `COLLECTIVE.registration`, here or elsewhere.
+    pub(super) fn is_announced(&self, collective: &str, now: Now) -> bool {
+        let Ok(destination) = registration(collective) else { return false };
+        !self.subscriptions.of(&destination).is_empty() || !self.listeners(&destination, now).is_empty()
+    }
+
+    /// The other brokers where somebody listens to a registration topic.
+    fn listeners(&self, destination: &Destination, now: Now) -> Vec<BrokerName> {
+        self.mesh.audience(Some(destination), Asked { if_wanted: true, ..Asked::default() }, now.tick).to
+    }
+
     /// Tells the subscribers of `COLLECTIVE.registration`, here and at the brokers that have some, of a node of this broker.
-    pub(super) fn announce(
-        &mut self,
-        event: &str,
-        (node, collective): (NodeId, &str),
-        (facts, classes): (&Facts, &BTreeSet<String>),
-        reason: Option<&str>,
-        now: Now,
-    ) {
-        let Ok(destination) = Destination::parse(&format!("/topic/{collective}.registration")) else { return };
+    pub(super) fn announce(&mut self, collective: &str, announced: Announced<'_>, now: Now) {
+        let Ok(destination) = registration(collective) else { return };
+        let Announced { event, node, facts, classes, reason, before } = announced;
         let announce = Announce {
             event: event.to_owned(),
             node,
@@ -261,13 +268,14 @@ impl Broker {
             reason: reason.map(str::to_owned),
             facts: facts.shared(),
             classes: classes.clone(),
+            before,
         };
         let me = self.mesh.me().clone();
         self.announce_here(&me, &destination, &announce, now);
-        let audience = self.mesh.audience(Some(&destination), Asked { if_wanted: true, ..Asked::default() }, now.tick);
-        if !audience.to.is_empty() {
+        let to = self.listeners(&destination, now);
+        if !to.is_empty() {
             let cargo = Cargo { body: Bytes::new(), expires: None, droppable: true };
-            self.mesh.forward(audience.to, Load::Announce(Box::new(announce)), cargo, now.tick);
+            self.mesh.forward(to, Load::Announce(Box::new(announce)), cargo, now.tick);
         }
     }
 
@@ -280,16 +288,25 @@ impl Broker {
         now: Now,
     ) {
         let readers = self.access.granted(Right::Read, destination);
+        let display = display(&self.access, &announce.facts);
+        let before = announce.before.as_ref().map(|before| (before.facts(&announce.facts), before.labels));
         for to in self.subscriptions.of(destination) {
             let Some(user) = self.sessions.get(to).map(|s| s.user.clone()) else { continue };
             // An event is about one node: it is shown only where a find would show that node.
-            if user.scope.as_ref().is_some_and(|scope| !scope.matches(&announce.facts, &announce.classes)) {
+            let inside =
+                |facts: &Value| user.scope.as_ref().is_none_or(|scope| scope.matches(facts, &announce.classes));
+            if !inside(&announce.facts) {
                 continue;
             }
             let hidden = self.access.hidden(&user);
-            let paths = self.access.display().iter().filter(|path| !hidden.touches(path));
-            let display: serde_json::Map<String, Value> =
-                paths.filter_map(|path| Some((path.to_string(), path.find_in(&announce.facts)?.clone()))).collect();
+            // That something has changed which is hidden must not show either. A node that comes into the scope is news.
+            let is_news = |(facts, labels): &(Value, bool)| {
+                *labels || !inside(facts) || hidden.shows_change(facts, &announce.facts)
+            };
+            if !before.as_ref().is_none_or(is_news) {
+                continue;
+            }
+            let display = shown(&display, |path| hidden.touches(path));
             let body = serde_json::json!({
                 "event": announce.event,
                 "node": announce.node,
@@ -310,6 +327,25 @@ impl Broker {
             self.hand(to, &Arc::new(message), permit, now);
         }
     }
+}
+
+/// A node of this broker that has come, gone or changed.
+#[derive(Debug)]
+pub(super) struct Announced<'a> {
+    /// `registered`, `changed` or `gone`.
+    pub(super) event: &'a str,
+    pub(super) node: NodeId,
+    /// Effective facts.
+    pub(super) facts: &'a Facts,
+    pub(super) classes: &'a BTreeSet<String>,
+    /// Why it is gone.
+    pub(super) reason: Option<&'a str>,
+    /// What it was, if it has changed.
+    pub(super) before: Option<Before>,
+}
+
+fn registration(collective: &str) -> Result<Destination, DestinationError> {
+    Destination::parse(&format!("/topic/{collective}.registration"))
 }
 
 /// The headers that every event on a reply queue has.

@@ -182,10 +182,12 @@ impl Asks {
         self.open.iter().filter(|(_, ask)| ask.asked.caller == caller).map(|(serial, _)| *serial).collect()
     }
 
-    /// Requests in which a broker takes part that has answered in another life than this one.
+    /// Requests in which a broker takes part that has answered in another life than this one, the oldest first.
     pub fn of_other_life(&self, broker: &BrokerName, instance: u64) -> Vec<u64> {
         let concerned = self.open.iter().filter(|(_, ask)| ask.is_of_other_life(broker, instance));
-        concerned.map(|(serial, _)| *serial).collect()
+        let mut concerned: Vec<u64> = concerned.map(|(serial, _)| *serial).collect();
+        concerned.sort_unstable();
+        concerned
     }
 
     /// Ends a request that is over: its account. `None`: not yet.

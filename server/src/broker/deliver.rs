@@ -114,7 +114,9 @@ impl Broker {
         if Broker::is_for_nodes(sent) {
             let Resolved { rows, filter } = self.resolve(user, sent);
             let message = self.message(origin, user, sent, filter.as_ref(), None, now);
-            self.fanout(sent.destination.clone(), &rows, self.nodes.generation(), None, None, Some(Arc::new(message)))
+            let frozen = self.nodes.generation();
+            let rows = self.targets(user, &rows, frozen);
+            fanout(sent.destination.clone(), rows, frozen, None, None, Some(Arc::new(message)))
         } else {
             let message = Arc::new(self.message(origin, user, sent, None, None, now));
             let sessions = self.subscriptions.of(&sent.destination).into_iter();
@@ -176,7 +178,8 @@ impl Broker {
         if count == 0 {
             self.report(key, Happened::Accepted { count, nodes: Vec::new() }, Bytes::new(), now);
         }
-        Ok(Some(self.fanout(destination, &rows, frozen, Some(key), Some(count), message)))
+        let rows = self.targets(&user, &rows, frozen);
+        Ok(Some(fanout(destination, rows, frozen, Some(key), Some(count), message)))
     }
 
     /// COMMIT: what was frozen is delivered, to those that are still connected; the rest is lost already.
@@ -201,7 +204,8 @@ impl Broker {
         self.requests.set_busy(key, true);
         let message = Arc::new(self.message(&name.broker, &user, &held.sent, held.filter.as_ref(), Some(&terms), now));
         let destination = held.sent.destination.clone();
-        Some(self.fanout(destination, &held.rows, held.frozen, Some(key), None, Some(message)))
+        let rows = self.targets(&user, &held.rows, held.frozen);
+        Some(fanout(destination, rows, held.frozen, Some(key), None, Some(message)))
     }
 
     /// The nodes here that a SEND is for: target, scope, `muster-nodes`, the collective, and for a request the module.
@@ -236,19 +240,16 @@ impl Broker {
         rows
     }
 
-    fn fanout(
-        &self,
-        destination: Destination,
-        rows: &RoaringBitmap,
-        frozen: Generation,
-        request: Option<Key>,
-        naming: Option<u64>,
-        message: Option<Arc<Message>>,
-    ) -> Fanout {
+    /// Rows as they were frozen, in the order in which their nodes are named to a caller.
+    fn targets(&self, caller: &User, rows: &RoaringBitmap, frozen: Generation) -> Vec<(u32, NodeId)> {
         // Who was born since then is another node.
         let named = |row| self.nodes.get(row).filter(|node| node.born <= frozen).map(|node| (row, node.id));
-        let rows = rows.iter().filter_map(named).collect::<Vec<_>>().into_iter();
-        Fanout { destination, targets: Targets::Rows { rows, frozen, request, naming, message } }
+        let mut named: Vec<(u32, NodeId)> = rows.iter().filter_map(named).collect();
+        if caller.scope.is_some() {
+            // Rows are used again in an order that nodes outside of the scope have a part in.
+            named.sort_unstable_by_key(|(_, id)| *id);
+        }
+        named
     }
 
     /// One slice of a fan-out: what it cost, and what is left.
@@ -395,4 +396,15 @@ impl Broker {
         let answer_on = sent.reply_to.as_ref().filter(|_| terms.is_none()).cloned().map(Arc::new);
         Message { destination: sent.destination.to_string(), headers, body: sent.body.clone(), expires, answer_on }
     }
+}
+
+fn fanout(
+    destination: Destination,
+    rows: Vec<(u32, NodeId)>,
+    frozen: Generation,
+    request: Option<Key>,
+    naming: Option<u64>,
+    message: Option<Arc<Message>>,
+) -> Fanout {
+    Fanout { destination, targets: Targets::Rows { rows: rows.into_iter(), frozen, request, naming, message } }
 }

@@ -366,8 +366,8 @@ pub struct Find {
     pub facts: Vec<Path>,
     /// Nodes on a page.
     pub limit: usize,
-    /// First row of the page.
-    pub from_row: u32,
+    /// Only nodes behind this one, in the order of their ids.
+    pub after: Option<NodeId>,
     /// For a later page than the first.
     pub later: Option<Later>,
     /// Only nodes with this module.

@@ -19,6 +19,8 @@ const GIVE_UP_EDIT: u64 = 15_000;
 const LOST: u64 = 500;
 /// Gone nodes in one answer.
 const GONE_MOST: usize = 1_000;
+/// Stands in a cursor for the node after which a page begins, where it begins with a broker's first.
+pub const FROM_THE_FIRST: &str = "-";
 
 /// Where an answer goes.
 #[derive(Debug, Clone)]
@@ -311,7 +313,7 @@ fn page(
         .filter_map(|(broker, said)| if let Said::Find(answer) = said { Some((broker, answer)) } else { None })
         .collect();
     let total = count.unwrap_or_else(|| answers.iter().map(|(_, answer)| answer.count).sum());
-    let cursor = |broker: &BrokerName, row: &str| Some(format!("{broker}/{row}/{total}"));
+    let cursor = |broker: &BrokerName, after: &str| Some(format!("{broker}/{after}/{total}"));
     let mut all = FindAnswer { count: total, without, ..FindAnswer::default() };
     for (broker, mut answer) in answers {
         // The first page has said it.
@@ -323,14 +325,14 @@ fn page(
             continue;
         }
         if !all.nodes.is_empty() && all.nodes.len() + answer.nodes.len() > limit {
-            all.next = cursor(&broker, "0");
+            all.next = cursor(&broker, FROM_THE_FIRST);
             continue;
         }
         all.nodes.append(&mut answer.nodes);
-        all.next = answer.next.as_ref().and_then(|row| cursor(&broker, row));
+        all.next = answer.next.as_ref().and_then(|after| cursor(&broker, after));
     }
     if all.next.is_none() {
-        all.next = later.first().and_then(|broker| cursor(broker, "0"));
+        all.next = later.first().and_then(|broker| cursor(broker, FROM_THE_FIRST));
     }
     all.gone.sort_by_key(|gone| std::cmp::Reverse(gone.at));
     all.gone.truncate(GONE_MOST);

@@ -43,7 +43,7 @@ pub enum Item {
         message: Arc<Message>,
         /// The id of the subscription that it answers.
         subscription: Arc<str>,
-        /// Unique in this broker's life; makes `message-id`.
+        /// Unique in the session; makes `message-id`.
         number: u64,
     },
     /// One RECEIPT.

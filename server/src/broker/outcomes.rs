@@ -175,10 +175,11 @@ impl Outcomes {
         }
     }
 
-    /// The ways have changed: everything that is not acknowledged is to be sent again.
+    /// The ways have changed: everything that is not acknowledged is to be sent again, the oldest requests first.
     pub fn rewind_all(&mut self) -> Vec<RequestKey> {
-        let open: Vec<RequestKey> =
+        let mut open: Vec<RequestKey> =
             self.owed.iter().filter(|(_, owed)| !owed.kept.is_empty()).map(|(key, _)| key.clone()).collect();
+        open.sort_unstable();
         for key in &open {
             if let Some(owed) = self.owed.get_mut(key) {
                 owed.rewind();

@@ -1,6 +1,7 @@
 //! Who comes, stays and goes? Sessions and their subscriptions, from the login to the last table that forgets them.
 
 use super::access::{Policy, User};
+use super::answers::Announced;
 use super::event::{NodeHello, Now, Opened, SessionId, Subscribed};
 use super::note::{Note, Weight};
 use super::outbox::Item;
@@ -208,8 +209,10 @@ impl Broker {
             self.lose(row, reason, now);
             let policy = self.access.clone();
             if let Some((node, Some(whole))) = self.nodes.disconnect(row, reason, &policy, now) {
-                let known = (&whole.effective, &whole.document.classes);
-                self.announce("gone", (node.id, &node.collective), known, Some(reason), now);
+                let (facts, classes) = (&whole.effective, &whole.document.classes);
+                let gone =
+                    Announced { event: "gone", node: node.id, facts, classes, reason: Some(reason), before: None };
+                self.announce(&node.collective, gone, now);
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use super::Broker;
 use super::access::User;
-use super::answers::{event_headers, json_bytes};
+use super::answers::{Announced, event_headers, json_bytes};
 use super::errand::Chore;
 use super::event::{Find, Now, Purpose, Registration, Sent, SessionId, Target};
 use super::inquiries::{Asker, Due, Gather, Gathered};
@@ -17,7 +17,7 @@ use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::facts::Path;
 use muster_protocol::filter::{Document, Filter};
-use muster_protocol::link::{Answer, Ask, Query, Refused, Said, Word};
+use muster_protocol::link::{Answer, Ask, Before, Query, Refused, Said, Word};
 use muster_protocol::message::{BrokerName, NodeId, header};
 use muster_protocol::request::{
     CancelAnswer, Event, FindAnswer, FoundNode, Gone, GoneNode, Missing, NodeAnswer, Registered, ReportAnswer,
@@ -84,7 +84,7 @@ impl Broker {
         self.may_inquire(asker.session)?;
         let me = self.mesh.me().clone();
         let filter = Broker::filter_of(user, &sent);
-        let asked = Asked { target: filter.as_ref(), sees_counts: user.scope.is_none(), ..Asked::default() };
+        let asked = Asked { target: filter.as_ref(), scoped: user.scope.is_some(), ..Asked::default() };
         let asked = match &sent.purpose {
             Purpose::Find(find) => Asked { nodes: true, module: find.module.as_deref(), also_gone: true, ..asked },
             Purpose::Report { .. } => Asked { nodes: true, ..asked },
@@ -106,7 +106,7 @@ impl Broker {
                 let gather = Gather::Find { limit: find.limit, count: find.later.as_ref().map(|p| p.count), later };
                 let facts = find.facts.iter().map(ToString::to_string).collect();
                 let module = find.module.clone();
-                (gather, Ask::Find { facts, limit: find.limit as u64, from_row: find.from_row, module })
+                (gather, Ask::Find { facts, limit: find.limit as u64, after: find.after, module })
             }
             Purpose::Report { fact, limit } => {
                 (Gather::Report { limit: *limit }, Ask::Report { fact: fact.to_string(), limit: *limit as u64 })
@@ -195,8 +195,8 @@ impl Broker {
             }
             Some(Due::Silent(broker, why)) => {
                 let session = self.inquiries.get(serial).and_then(|inquiry| self.sessions.get(inquiry.asker.session));
-                let sees_counts = session.is_some_and(|session| session.user.scope.is_none());
-                let missing = self.mesh.silent(&broker, why, sees_counts);
+                let scoped = session.is_none_or(|session| session.user.scope.is_some());
+                let missing = self.mesh.silent(&broker, why, scoped);
                 self.inquiries.miss(serial, missing);
                 self.close_inquiry(serial, now);
             }
@@ -248,6 +248,10 @@ impl Broker {
         };
         let policy = self.access.clone();
         let before = self.nodes.get(row).and_then(Node::hash).map(str::to_owned);
+        let is_change = before.as_ref().is_some_and(|hash| *hash != registration.hash);
+        let collective = self.nodes.get(row).map(|node| node.collective.clone()).unwrap_or_default();
+        // Its whole document is read again for this, so only if somebody listens.
+        let was = if is_change && self.is_announced(&collective, now) { self.nodes.whole(row, &policy) } else { None };
         let registered = self.nodes.register(row, &registration, &policy);
         let Some((first, effective)) = registered.map_err(|e| Refusal::new(Code::BadFacts, e.to_string()))? else {
             return Ok(1);
@@ -256,11 +260,18 @@ impl Broker {
         let asserted = user.map_or(Value::Null, |user| user.facts.clone());
         self.say_registered(&asker.queue, &registration.hash, asserted, now);
         if before.as_deref() != Some(registration.hash.as_str()) {
-            let Some(node) = self.nodes.get(row) else { return Ok(1) };
-            let (node, collective) = (node.id, node.collective.clone());
+            let Some(node) = self.nodes.get(row).map(|node| node.id) else { return Ok(1) };
             let what = if first { "registered" } else { "changed" };
-            let known = (&effective, &registration.document.classes);
-            self.announce(what, (node, &collective), known, None, now);
+            let document = &registration.document;
+            let before = was.map(|was| Before {
+                facts: effective.diff(&was.effective),
+                labels: was.document.classes != document.classes || was.document.modules != document.modules,
+            });
+            self.announce(
+                &collective,
+                Announced { event: what, node, facts: &effective, classes: &document.classes, reason: None, before },
+                now,
+            );
             self.note(Note::new(Weight::Detail, "facts accepted").with("node", node).with("event", what));
         }
         // A document costs about as much as a slice of deliveries.
@@ -327,11 +338,15 @@ impl Broker {
         let count = rows.len();
         let hidden = self.access.hidden(user);
         let limit = if find.facts.is_empty() { find.limit } else { find.limit.min(PARSED_MOST) };
-        rows.remove_range(..find.from_row);
-        let (mut page, mut nodes, mut bytes) = (rows.iter(), Vec::new(), 0);
-        while nodes.len() < limit && bytes < PAGE_BYTES {
-            let Some(row) = page.next() else { break };
+        let page = self.nodes.page(&rows, find.after, limit.saturating_add(1));
+        let (mut nodes, mut bytes, mut next) = (Vec::new(), 0, None);
+        for row in page {
             let Some(node) = self.nodes.get(row) else { continue };
+            if nodes.len() >= limit || bytes >= PAGE_BYTES {
+                // After the last one that was shown: who asks knows nothing of the first one that was not.
+                next = nodes.last().map(|last: &FoundNode| last.id.to_string());
+                break;
+            }
             let facts = if find.facts.is_empty() {
                 Map::new()
             } else {
@@ -341,7 +356,6 @@ impl Broker {
             bytes += json_bytes(&facts).len() + json_bytes(&display).len();
             nodes.push(FoundNode { id: node.id, display, facts, since: node.since });
         }
-        let next = page.next().map(|row| row.to_string());
         let gone = match find.later {
             None if only.is_none() => self.nodes.gone_matching(filter, scope, GONE_MOST),
             _ => Vec::new(),

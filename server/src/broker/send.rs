@@ -138,8 +138,8 @@ impl Broker {
     ) -> Result<Option<Fanout>, Refusal> {
         let filter = Broker::filter_of(&user, &sent);
         let module = sent.destination.as_action().map(|(_, module, _)| module);
-        let sees_counts = user.scope.is_none();
-        let asked = Asked { nodes: true, target: filter.as_ref(), module, sees_counts, ..Asked::default() };
+        let scoped = user.scope.is_some();
+        let asked = Asked { nodes: true, target: filter.as_ref(), module, scoped, ..Asked::default() };
         let audience = self.mesh.audience(Some(&sent.destination), asked, now.tick);
         if !self.mesh.has_room(&audience.to) {
             return Err(Refusal::new(Code::Busy, "a link to another broker is full").again_in(BUSY));

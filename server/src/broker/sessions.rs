@@ -32,6 +32,8 @@ pub struct Session {
     pub token_made: Option<u64>,
     /// Reply queues that messages it got have named: it may write to them.
     pub heard: Heard,
+    /// Messages that it was sent.
+    delivered: u64,
     outbox: Outbox,
 }
 
@@ -125,6 +127,7 @@ impl Session {
             expires: None,
             token_made: None,
             heard: Heard::default(),
+            delivered: 0,
             outbox,
         }
     }
@@ -210,8 +213,10 @@ impl Sessions {
             Permit::ReplyQueue { subscription } => subscription.clone(),
         };
         self.delivered += 1;
-        match session.outbox.push(Item::Message { message: message.clone(), subscription, number: self.delivered }, now)
-        {
+        // Counted for each session by itself: a number of all deliveries would tell everybody how much goes on.
+        session.delivered += 1;
+        let number = session.delivered;
+        match session.outbox.push(Item::Message { message: message.clone(), subscription, number }, now) {
             Ok(()) => {
                 if let Some(queue) = &message.answer_on {
                     session.heard.insert(queue);

@@ -4,6 +4,7 @@ mod across;
 mod limits;
 mod oversight;
 mod records;
+mod secrecy;
 mod witness;
 
 use super::access::Policy;
@@ -236,7 +237,13 @@ impl House {
     }
 
     fn register(&mut self, session: u64, facts: Value) {
-        let document = json!({ "facts": facts, "classes": ["web"], "modules": { "node": "x", "service": "y" } });
+        self.document(
+            session,
+            json!({ "facts": facts, "classes": ["web"], "modules": { "node": "x", "service": "y" } }),
+        );
+    }
+
+    fn document(&mut self, session: u64, document: Value) {
         let hash = NodeDocument::from_value(document.clone()).expect("a document").hash();
         let frame = send("/muster/facts").header("muster-hash", &hash).header("reply-to", "/temp-queue/agent");
         self.frame(session, frame.with_body(document.to_string()));

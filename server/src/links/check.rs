@@ -92,10 +92,10 @@ mod tests {
     fn mistakes_in_links_are_found_before_the_start() {
         const DC9: &str = "[[link]]\nto = \"dc9\"\n";
         for (config, policy, expected) in [
-            (DC9, "[brokers.noc1]\n[brokers.dc9]\nlink = \"dc9.example\"\n", None),
-            ("[[link]]\nto = \"dc9\"\ndial = false\n", "[brokers.noc1]\n[brokers.dc9]\n", None),
-            ("[[link]]\nto = \"dc9\"\naddress = \"dc9.example\"\n", "[brokers.noc1]\n[brokers.dc9]\n", None),
-            (DC9, "[brokers.noc1]\n[brokers.dc9]\n", Some("[[link]] to dc9: no address to dial")),
+            (DC9, "[brokers.dc9]\nlink = \"dc9.example\"\n", None),
+            ("[[link]]\nto = \"dc9\"\ndial = false\n", "[brokers.dc9]\n", None),
+            ("[[link]]\nto = \"dc9\"\naddress = \"dc9.example\"\n", "[brokers.dc9]\n", None),
+            (DC9, "[brokers.dc9]\n", Some("[[link]] to dc9: no address to dial")),
             (DC9, "", Some("[[link]] to dc9: it is not in the policy's list")),
         ] {
             let parent = tempfile::tempdir().unwrap();

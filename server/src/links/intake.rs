@@ -63,12 +63,12 @@ fn request(prepare: &Prepare, body: &Bytes) -> Result<Sent, Refusal> {
 fn question(query: &Query, body: &Bytes) -> Result<Sent, Refusal> {
     let unsupported = || Err(Refusal::new(Code::Unsupported, "this broker does not know that question; upgrade it"));
     let (name, purpose) = match &query.ask {
-        Ask::Find { facts, limit, from_row, module } => {
+        Ask::Find { facts, limit, after, module } => {
             if facts.len() > FACTS_MOST {
                 return Err(Refusal::new(Code::BadBody, format!("facts: at most {FACTS_MOST} to a query")));
             }
             let facts = facts.iter().map(|path| fact_path(path)).collect::<Result<_, _>>()?;
-            let find = Find { facts, limit: rows(*limit)?, from_row: *from_row, later: None, module: module.clone() };
+            let find = Find { facts, limit: rows(*limit)?, after: *after, later: None, module: module.clone() };
             ("find", Purpose::Find(find))
         }
         Ask::Report { fact, limit } => ("report", Purpose::Report { fact: fact_path(fact)?, limit: rows(*limit)? }),
@@ -235,9 +235,9 @@ mod tests {
 
     #[test]
     fn questions_and_replies_are_orders_of_their_kind() {
-        let find = Ask::Find { facts: vec!["os.family".into()], limit: 10, from_row: 3, module: None };
+        let find = Ask::Find { facts: vec!["os.family".into()], limit: 10, after: Some(node_id()), module: None };
         let Purpose::Find(find) = sent(direct("dc1", query("/muster/find", find))).purpose else { panic!() };
-        assert_eq!((find.facts.len(), find.limit, find.from_row), (1, 10, 3));
+        assert_eq!((find.facts.len(), find.limit, find.after), (1, 10, Some(node_id())));
         let report = Ask::Report { fact: "os.family".into(), limit: 1000 };
         assert!(matches!(
             sent(direct("dc1", query("/muster/report", report))).purpose,

@@ -390,7 +390,9 @@ fn registrations_are_told_redacted_and_scoped() {
     scoped.assert_quiet();
     let mut beta = beta;
     beta.publish(&muster_tests::node::document(json!({ "hostname": "db2.beta.example" })));
-    assert_eq!(event(&mut all)["event"], "changed");
+    all.assert_quiet();
+    beta.publish(&muster_tests::node::document(json!({ "hostname": "db3.beta.example", "kernel": "Linux" })));
+    assert_eq!(event(&mut all)["event"], "changed", "this one is not about hidden facts alone");
     let (acme_id, beta_id) = (acme.id.clone(), beta.id.clone());
     beta.stomp.send(Frame::new(Command::Disconnect));
     let gone = event(&mut all);

@@ -56,7 +56,8 @@ impl Hidden {
     }
 
     /// A copy of facts without what is hidden. An object or list of which nothing is left goes too, so that its emptiness
-    /// tells nothing; the document itself stays an object.
+    /// tells nothing, and so does one that was empty, where something hidden could have been in it; the document itself stays an
+    /// object.
     pub fn redact(&self, facts: &Value) -> Value {
         if self.is_empty() {
             return facts.clone();
@@ -64,9 +65,16 @@ impl Hidden {
         self.kept(facts, &mut Vec::new()).unwrap_or_else(|| Value::Object(Map::new()))
     }
 
+    /// Whether a change of facts is one of what the user sees.
+    pub fn shows_change(&self, old: &Value, new: &Value) -> bool {
+        if self.is_empty() { old != new } else { self.redact(old) != self.redact(new) }
+    }
+
     fn kept<'v>(&self, value: &'v Value, names: &mut Vec<&'v str>) -> Option<Value> {
         match value {
-            Value::Object(members) if !members.is_empty() => {
+            Value::Object(members) if members.is_empty() => self.kept_empty(value, names),
+            Value::Array(elements) if elements.is_empty() => self.kept_empty(value, names),
+            Value::Object(members) => {
                 let mut kept = Map::new();
                 for (name, member) in members {
                     names.push(name);
@@ -79,12 +87,18 @@ impl Hidden {
                 }
                 (!kept.is_empty()).then_some(Value::Object(kept))
             }
-            Value::Array(elements) if !elements.is_empty() => {
+            Value::Array(elements) => {
                 let kept: Vec<Value> = elements.iter().filter_map(|element| self.kept(element, names)).collect();
                 (!kept.is_empty()).then_some(Value::Array(kept))
             }
             other => Some(other.clone()),
         }
+    }
+
+    /// An empty object or list tells that nothing hidden is in it.
+    fn kept_empty(&self, value: &Value, names: &[&str]) -> Option<Value> {
+        let tells = Path::from_segments(names.iter().copied()).is_some_and(|path| self.touches(&path));
+        (!tells).then(|| value.clone())
     }
 }
 
@@ -124,5 +138,9 @@ mod tests {
         assert_eq!(Hidden::default().redact(&facts), facts);
         let listed = Hidden::new(vec![PathPattern::parse("l.x").unwrap()]);
         assert_eq!(listed.redact(&json!({"l": [{"x": 1}, {"x": 2}]})), json!({}));
+        for nothing_hidden in [json!({"l": []}), json!({"l": {}}), json!({"l": [{}, {"x": 1}]})] {
+            assert_eq!(listed.redact(&nothing_hidden), json!({}), "as if there were something hidden in it");
+        }
+        assert_eq!(listed.redact(&json!({"m": {}, "l": [{"y": []}, {}]})), json!({"m": {}, "l": [{"y": []}]}));
     }
 }

@@ -58,7 +58,8 @@ fn page_of(sizes: &[(u32, u32)], cursor: Option<&str>, limit: u32) -> FindAnswer
     if let Some(cursor) = cursor {
         let parts: Vec<&str> = cursor.split('/').collect();
         let broker = name(parts[0]);
-        (from, count) = (parts[1].parse().expect("a row"), Some(parts[2].parse().expect("a count")));
+        from = if parts[1] == FROM_THE_FIRST { 0 } else { parts[1].parse().expect("a place") };
+        count = Some(parts[2].parse().expect("a count"));
         later = asked.iter().filter(|other| **other > broker).cloned().collect();
         asked.retain(|other| *other == broker);
     }

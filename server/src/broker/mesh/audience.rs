@@ -29,8 +29,9 @@ pub struct Asked<'a> {
     pub also_gone: bool,
     /// It is no loss where it is not known whether anybody wants it.
     pub if_wanted: bool,
-    /// Whoever asks may see how many nodes a broker has in all: who has a scope may not.
-    pub sees_counts: bool,
+    /// Whoever asks has a scope and sees who was asked. What all nodes of a broker have, the others' included, rules no broker out
+    /// then, and how many they are is not said.
+    pub scoped: bool,
 }
 
 impl Mesh {
@@ -45,7 +46,9 @@ impl Mesh {
             let heard = record.is_some();
             // What was last heard of a broker out of reach says nothing of who is connected to it by now.
             let reaches = self.reaches(broker);
-            let is_known = reaches && self.found.get(broker).is_none_or(|since| now.saturating_sub(*since) >= FRESH);
+            let may_rule_out = reaches && !asked.scoped;
+            let is_known =
+                may_rule_out && self.found.get(broker).is_none_or(|since| now.saturating_sub(*since) >= FRESH);
             if (is_known || asked.if_wanted)
                 && destination.is_some_and(|to| !self.interests.wants(broker, instance, to))
             {
@@ -57,7 +60,7 @@ impl Mesh {
             if asked.if_wanted && self.interests.have(broker).0 != instance {
                 continue;
             }
-            let missing = |why, text| self.missing(broker, why, text, asked.sees_counts);
+            let missing = |why, text| self.missing(broker, why, text, asked.scoped);
             if !reaches {
                 let text =
                     if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
@@ -83,13 +86,13 @@ impl Mesh {
         self.summaries.decide(broker, instance, *target, *module) != Ternary::No
     }
 
-    /// What is said of a broker that does not answer; with the number of its nodes if whoever asked may see that.
-    pub fn silent(&self, broker: &BrokerName, text: &str, sees_counts: bool) -> Missing {
-        self.missing(broker, Why::Unreachable, text, sees_counts)
+    /// What is said of a broker that does not answer; with the number of its nodes, unless whoever asked has a scope.
+    pub fn silent(&self, broker: &BrokerName, text: &str, scoped: bool) -> Missing {
+        self.missing(broker, Why::Unreachable, text, scoped)
     }
 
-    fn missing(&self, broker: &BrokerName, why: Why, text: &str, sees_counts: bool) -> Missing {
-        let nodes = self.summaries.nodes(broker).filter(|_| sees_counts);
+    fn missing(&self, broker: &BrokerName, why: Why, text: &str, scoped: bool) -> Missing {
+        let nodes = self.summaries.nodes(broker).filter(|_| !scoped);
         Missing { broker: broker.to_string(), why, text: text.to_owned(), nodes }
     }
 

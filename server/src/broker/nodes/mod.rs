@@ -8,7 +8,7 @@ mod rows;
 mod summarise;
 
 pub use index::{Described, Index, Report};
-pub use registry::{Departed, Generation, Memory, Node, Nodes, Whole, shown};
+pub use registry::{Departed, Generation, Memory, Node, Nodes, Whole, display, shown};
 pub use rows::Row;
 
 #[cfg(test)]

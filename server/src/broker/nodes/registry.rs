@@ -13,7 +13,8 @@ use muster_protocol::filter::Filter;
 use muster_protocol::message::NodeId;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// A moment in the life of the registry: each node is born in one of its own.
@@ -93,7 +94,8 @@ pub struct Nodes {
     memory: Memory,
     rows: Vec<Option<Node>>,
     free: Vec<u32>,
-    by_id: HashMap<NodeId, u32>,
+    /// In order: what is shown of several nodes follows it.
+    by_id: BTreeMap<NodeId, u32>,
     index: Index,
     registering: usize,
     births: u64,
@@ -124,7 +126,7 @@ impl Nodes {
             memory,
             rows: Vec::new(),
             free: Vec::new(),
-            by_id: HashMap::new(),
+            by_id: BTreeMap::new(),
             index: Index::default(),
             registering: 0,
             births: 0,
@@ -188,7 +190,7 @@ impl Nodes {
         let document = Document {
             json: registration.json.clone(),
             hash: registration.hash.clone(),
-            display: display(policy, &facts),
+            display: display(policy, facts.as_value()),
         };
         let first = self.rows[row as usize].as_mut().is_some_and(|node| node.document.replace(document).is_none());
         if first {
@@ -214,6 +216,8 @@ impl Nodes {
         if self.memory.gone_most == 0 {
             return Some((node, Some(whole)));
         }
+        // One bound for all: that a node is forgotten early shows that many others went, to whoever may not know of them too. Each
+        // scope would need a memory of its own to hide that.
         while self.gone.len() >= self.memory.gone_most {
             let Some(oldest) = self.gone_order.pop_front() else { break };
             self.drop_place(oldest);
@@ -294,6 +298,20 @@ impl Nodes {
             .filter_map(|place| self.gone.get(&place.row).filter(|gone| gone.number == place.number))
             .take(most)
             .collect()
+    }
+
+    /// The first `most` of these rows whose node ids come after `after`, in the order of the ids. In the order of the rows, or by
+    /// their numbers, it would show where rows of other nodes lie between.
+    pub fn page(&self, rows: &RoaringBitmap, after: Option<NodeId>, most: usize) -> Vec<u32> {
+        // Ids are hashes: of m among n, the first k are found among the first k·n/m of all.
+        if rows.len().saturating_mul(rows.len()) > (most as u64).saturating_mul(self.by_id.len() as u64) {
+            let ids = self.by_id.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+            return ids.map(|(_, row)| *row).filter(|row| rows.contains(*row)).take(most).collect();
+        }
+        let ids = rows.iter().filter_map(|row| Some((self.get(row)?.id, row)));
+        let mut ids: Vec<(NodeId, u32)> = ids.filter(|(id, _)| after.is_none_or(|after| *id > after)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, row)| row).take(most).collect()
     }
 
     /// Which nodes a scope shows, as a find would: those that are connected, and those that are gone by what was last known.
@@ -424,14 +442,30 @@ impl Departed {
     }
 }
 
-/// Bytes of one node's display facts. An agent reports them as it likes, and hundreds of nodes stand in one frame of a link.
+/// Bytes of one node's display facts that somebody is shown. An agent reports them as it likes, and hundreds of nodes stand in one
+/// frame of a link.
 const DISPLAY_MOST: usize = 2_048;
 /// Bytes of one of them.
 const VALUE_MOST: usize = 256;
 
 /// Display facts as a JSON object, without those that `hides` says: at, below or above a hidden fact, so that no object brings one along.
+/// What is hidden takes no room from the rest: how long it is must not show.
 pub fn shown(display: &[(Path, Value)], hides: impl Fn(&Path) -> bool) -> Map<String, Value> {
-    display.iter().filter(|(path, _)| !hides(path)).map(|(path, value)| (path.to_string(), value.clone())).collect()
+    let mut left = DISPLAY_MOST;
+    let mut shown = Map::new();
+    for (path, value) in display.iter().filter(|(path, _)| !hides(path)) {
+        let name = path.to_string();
+        let Some(rest) = left.checked_sub(name.len() + bytes(value)) else { break };
+        left = rest;
+        shown.insert(name, value.clone());
+    }
+    shown
+}
+
+/// The display facts of a document, each as short as it is shown, in the order of the policy.
+pub fn display(policy: &Policy, effective: &Value) -> Vec<(Path, Value)> {
+    let fact = |path: &Path| Some((path.clone(), short(path.find_in(effective)?)?));
+    policy.display().iter().filter_map(fact).collect()
 }
 
 fn matching(index: &Index, target: Option<&Filter>, scope: Option<&Filter>) -> RoaringBitmap {
@@ -454,7 +488,7 @@ fn reindex(index: &mut Index, row: u32, document: &mut Document, whole: Option<W
     match whole {
         Some(whole) => {
             index.insert(Row(row), described(&whole.effective, &whole.document));
-            document.display = display(policy, &whole.effective);
+            document.display = display(policy, whole.effective.as_value());
         }
         None => index.remove(Row(row)),
     }
@@ -482,21 +516,6 @@ fn described<'a>(effective: &'a Facts, document: &'a NodeDocument) -> Described<
     Described { facts: effective, classes: &document.classes, modules: &document.modules }
 }
 
-fn display(policy: &Policy, effective: &Facts) -> Vec<(Path, Value)> {
-    let mut left = DISPLAY_MOST;
-    let mut shown = Vec::new();
-    for path in policy.display() {
-        let Some(value) = effective.get(path).and_then(short) else { continue };
-        let bytes = path.to_string().len() + value.to_string().len();
-        if bytes > left {
-            break;
-        }
-        left -= bytes;
-        shown.push((path.clone(), value));
-    }
-    shown
-}
-
 /// A long text is cut; of a long list or object nothing is shown.
 fn short(value: &Value) -> Option<Value> {
     match value {
@@ -506,5 +525,14 @@ fn short(value: &Value) -> Option<Value> {
         }
         Value::Array(_) | Value::Object(_) if value.to_string().len() > VALUE_MOST => None,
         _ => Some(value.clone()),
+    }
+}
+
+/// About how many bytes a value takes in a frame.
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(_) | Value::Object(_) => value.to_string().len(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
     }
 }

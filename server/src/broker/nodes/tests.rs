@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_protocol::facts::{Facts, Path, Scalar, ScalarRef};
 use muster_protocol::filter::examples::EXAMPLES;
 use muster_protocol::filter::{Document, Filter, Ternary};
-use muster_protocol::message::BrokerName;
+use muster_protocol::message::{BrokerName, NodeId, NodeKey};
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
 use serde_json::{Value, json};
 
 use super::rows::{Rows, union};
 use super::*;
+use crate::broker::access::Policy;
+use crate::broker::event::{NodeHello, Now, SessionId};
+use crate::broker::simulation::PHC;
 
 /// A node as the registry would keep it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -294,5 +297,33 @@ proptest! {
             let having = nodes.iter().filter(|(_, node)| node.modules.contains_key(module));
             prop_assert_eq!(index.with_module(module), set(having.map(|(row, _)| *row)));
         }
+    }
+}
+
+proptest! {
+    /// Whichever way is taken, the rows of a page are those of the next ids.
+    #[test]
+    fn pages_are_in_the_order_of_ids(
+        count in 1u8..60,
+        chosen in prop::collection::vec(any::<bool>(), 60),
+        after in prop::option::of(0u8..60),
+        most in 1usize..9,
+    ) {
+        let text = format!("[[collective]]\nname = \"p\"\n[users.a]\nkind = \"agent\"\npassword = \"{PHC}\"\n");
+        let policy = Policy::parse(&text).expect("a policy");
+        let mut nodes = Nodes::new("noc1", Memory { gone_for: 0, gone_most: 0 });
+        let id = |number: u8| NodeId::of(&NodeKey::new([number; 32]));
+        let mut by_id = BTreeMap::new();
+        for number in 0..count {
+            let hello = NodeHello { id: id(number), number: 1, clock_skew: 0 };
+            let user = policy.user("a").expect("a user");
+            let row = nodes.connect(hello, SessionId(number.into()), user, Now { tick: 0, unix: 0 });
+            by_id.insert(id(number), row);
+        }
+        let rows: RoaringBitmap = by_id.values().copied().filter(|row| chosen[*row as usize]).collect();
+        let after = after.map(id);
+        let expected = by_id.iter().filter(|(id, row)| after.is_none_or(|after| **id > after) && rows.contains(**row));
+        let expected: Vec<u32> = expected.map(|(_, row)| *row).take(most).collect();
+        prop_assert_eq!(nodes.page(&rows, after, most), expected);
     }
 }

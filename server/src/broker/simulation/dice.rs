@@ -4,19 +4,19 @@ use std::ops::Range;
 
 /// A stream of choices.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(in crate::broker) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Dice {
+    pub(in crate::broker) fn new(seed: u64) -> Dice {
         Dice(seed)
     }
 
     /// A generator of its own, so that what one draws does not shift what another gets.
-    pub(super) fn split(&mut self) -> Dice {
+    pub(in crate::broker) fn split(&mut self) -> Dice {
         Dice(self.bits())
     }
 
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(in crate::broker) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,20 +24,20 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    pub(super) fn within(&mut self, range: Range<u64>) -> u64 {
+    pub(in crate::broker) fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.bits() % (range.end - range.start)
     }
 
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(in crate::broker) fn below(&mut self, end: usize) -> usize {
         (self.bits() % end as u64) as usize
     }
 
     /// True in so many of a hundred cases.
-    pub(super) fn chance(&mut self, percent: u64) -> bool {
+    pub(in crate::broker) fn chance(&mut self, percent: u64) -> bool {
         self.bits() % 100 < percent
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(in crate::broker) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 }

@@ -9,7 +9,7 @@ mod agreement;
 mod aim;
 mod charter;
 mod clerk;
-mod dice;
+pub(super) mod dice;
 mod edge;
 mod ledger;
 mod scenarios;
@@ -74,7 +74,7 @@ fn policy_text(brokers: usize) -> String {
     POLICY.replace("PHC", PHC) + &list
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 

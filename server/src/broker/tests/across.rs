@@ -8,13 +8,15 @@ use bytes::{Bytes, BytesMut};
 use muster_protocol::link::{Head, Hello, Load, Neighbour, Word, codec};
 use muster_protocol::message::BrokerName;
 
-const NAMES: [&str; 3] = ["noc1", "dc1", "dc2"];
+pub(super) const NAMES: [&str; 3] = ["noc1", "dc1", "dc2"];
 
 /// Brokers, the first of them linked to each of the others.
 pub(super) struct Star {
     pub(super) houses: Vec<House>,
     ends: Vec<End>,
     links: u64,
+    /// What the links that are made from now on let pass in each direction.
+    pub(super) send: Option<Vec<String>>,
     /// What is taken off the way.
     lost: fn(&Head) -> bool,
 }
@@ -58,9 +60,14 @@ impl Star {
         Star::of(&text())
     }
 
-    fn of(text: &str) -> Star {
-        let houses: Vec<House> = NAMES.iter().map(|name| House::of(name, policy(text))).collect();
-        let mut star = Star { houses, ends: Vec::new(), links: 0, lost: nothing };
+    pub(super) fn of(text: &str) -> Star {
+        Star::with(text, NAMES.len(), None)
+    }
+
+    /// So many brokers, and links that let only so much pass.
+    pub(super) fn with(text: &str, brokers: usize, send: Option<Vec<String>>) -> Star {
+        let houses: Vec<House> = NAMES[..brokers].iter().map(|name| House::of(name, policy(text))).collect();
+        let mut star = Star { houses, ends: Vec::new(), links: 0, send, lost: nothing };
         for other in 1..star.houses.len() {
             star.link(other);
         }
@@ -84,7 +91,8 @@ impl Star {
                 clock: 0,
                 max_body: 1 << 20,
             };
-            let (end, peer) = (Neighbour { cost: 1, send: None }, "127.0.0.1:2".parse().expect("an address"));
+            let (end, peer) =
+                (Neighbour { cost: 1, send: self.send.clone() }, "127.0.0.1:2".parse().expect("an address"));
             self.ends.push(End { link, from, to, reader });
             let opened = LinkOpened { link, hello, nonce: self.links, end, peer, outbox };
             self.houses[from].handle(Event::LinkOpened(Box::new(opened)));
@@ -364,7 +372,10 @@ fn a_scope_hides_how_many_nodes_a_missing_broker_had() {
         star.pass(100);
         let missing = &star.done(caller)["without"][0];
         assert_eq!((&missing["broker"], &missing["nodes"]), (&json!("dc1"), &nodes));
-        let found = star.houses[0].query(caller, "find", "os.family=x", json!({})).json();
+        let find = send("/muster/find").header("muster-request", "q").header("reply-to", "/temp-queue/me");
+        star.houses[0].frame(caller, find.header("muster-target", "os.family=x").with_body("{}"));
+        star.pump();
+        let found = star.houses[0].take(caller).remove(0).json();
         assert_eq!(found["without"][0]["nodes"], nodes);
         let mesh = star.houses[0].query(caller, "mesh", "", json!({})).json();
         let dc1 = mesh["brokers"].as_array().and_then(|all| all.iter().find(|broker| broker["name"] == "dc1"));

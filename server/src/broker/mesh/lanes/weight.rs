@@ -25,7 +25,10 @@ fn load(load: &Load) -> usize {
     match load {
         Load::Message(message) => letter(message),
         Load::Prepare(prepare) => letter(&prepare.letter),
-        Load::Announce(announce) => value(&announce.facts) + announce.classes.iter().map(String::len).sum::<usize>(),
+        Load::Announce(announce) => {
+            let before = announce.before.as_ref().map_or(0, |before| value(&before.facts));
+            value(&announce.facts) + before + announce.classes.iter().map(String::len).sum::<usize>()
+        }
         Load::AuditHead(head) => head.hash.len() + ENTRY,
         Load::Commit(_) | Load::Abort(_) | Load::Cancel(_) | Load::Unknown => 0,
     }
