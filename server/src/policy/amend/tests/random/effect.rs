@@ -26,7 +26,7 @@ impl Shown {
             loop {
                 let query = ShowQuery { what, name: None, after, limit: Some(page) };
                 let answer = policy.show(&query).unwrap();
-                assert!(answer.len() <= page.min(PAGE_MOST) as usize && (answer.len() > 0 || pages.is_empty()));
+                assert!(answer.len() <= page.min(PAGE_MOST) as usize && (!answer.is_empty() || pages.is_empty()));
                 after = answer.next.clone();
                 pages.push(answer);
                 if after.is_none() {
