@@ -8,7 +8,7 @@ mod splice;
 mod written;
 
 use crate::broker::access::{Kind, Policy, PolicyError, Right, diff, never_matches, place};
-use edits::{additions, removals};
+use edits::{additions, only_takes, removals};
 use muster_protocol::destination::{Destination, Pattern};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::message::BrokerName;
@@ -36,6 +36,8 @@ pub fn amend(text: &str, edit: &Edit) -> Result<String, Refusal> {
     match edit {
         Edit::Text(whole) => Ok(whole.policy.clone()),
         Edit::Revert(_) => Err(Refusal::new(Code::Internal, "the text of an earlier generation was not looked up")),
+        // A large text is not read again for nothing.
+        _ if only_takes(edit) => change(text, &[&|outline| removals(outline, edit)]),
         _ => change(text, &[&|outline| removals(outline, edit), &|outline| additions(outline, edit)]),
     }
 }

@@ -183,18 +183,24 @@ pub(super) fn additions(outline: &Outline<'_>, edit: &Edit) -> Splices {
             _ => Ok(Vec::new()),
         },
         Edit::BrokerSet(broker) => set_broker(outline, broker),
-        Edit::UserRemove(_)
-        | Edit::GroupRemove(_)
-        | Edit::GroupRemoveMember(_)
-        | Edit::AclRemove(_)
-        | Edit::ScopeRemove(_)
-        | Edit::HiddenRemove(_)
-        | Edit::LimitRemove(_)
-        | Edit::CollectiveRemove(_)
-        | Edit::BrokerRemove(_)
-        | Edit::Text(_)
-        | Edit::Revert(_) => Ok(Vec::new()),
+        _ => Ok(Vec::new()),
     }
+}
+
+/// Whether an edit puts nothing in.
+pub(super) fn only_takes(edit: &Edit) -> bool {
+    matches!(
+        edit,
+        Edit::UserRemove(_)
+            | Edit::GroupRemove(_)
+            | Edit::GroupRemoveMember(_)
+            | Edit::AclRemove(_)
+            | Edit::ScopeRemove(_)
+            | Edit::HiddenRemove(_)
+            | Edit::LimitRemove(_)
+            | Edit::CollectiveRemove(_)
+            | Edit::BrokerRemove(_)
+    )
 }
 
 /// Sets a field above all tables.
@@ -274,7 +280,7 @@ fn means(text: &str, pattern: &str) -> bool {
 
 fn remove(outline: &Outline<'_>, what: &str, name: &str) -> Splices {
     present(outline, what, name)?;
-    Ok(outline.remove(&[table(what), name]))
+    Ok(outline.remove(&[table(what)], &[name]))
 }
 
 /// A field of a group that is to be there.
@@ -297,7 +303,7 @@ fn removals_from_user(outline: &Outline<'_>, user: &UserFields) -> Splices {
         splices.extend(drop_others(outline, outline.value(&within(&path, name)), wanted));
     }
     if let Some(wanted) = &user.facts {
-        splices.extend(facts::removals(outline, &within(&path, "facts"), wanted));
+        splices.extend(facts::removals(outline, &path, wanted));
     }
     Ok(splices)
 }

@@ -7,20 +7,18 @@ use muster_protocol::error::Refusal;
 use serde_json::{Map, Value as Json};
 use toml_edit::Value;
 
-/// Takes out what is not wanted, and what is to be written in another way.
-pub(super) fn removals(outline: &Outline<'_>, path: &Path<'_>, wanted: &Map<String, Json>) -> Vec<Splice> {
+/// Takes out what is not wanted, and what is to be written in another way, of the user at a path.
+pub(super) fn removals(outline: &Outline<'_>, user: &Path<'_>, wanted: &Map<String, Json>) -> Vec<Splice> {
     if wanted.is_empty() {
-        return outline.remove(path);
+        return outline.remove(user, &["facts"]);
     }
-    let mut splices = Vec::new();
-    for (name, old) in known(outline, path) {
-        let own: Vec<&str> = path.iter().copied().chain([name.as_str()]).collect();
-        let is_replaced = wanted.contains_key(&name) && outline.value(&own).is_some();
-        if wanted.get(&name) != Some(&old) && !is_replaced {
-            splices.extend(outline.remove(&own));
-        }
-    }
-    splices
+    let path = [user, &["facts"]].concat();
+    let known = known(outline, &path);
+    let changed = known.iter().filter(|(name, old)| wanted.get(*name) != Some(old)).map(|(name, _)| name.as_str());
+    // A value is replaced where it stands.
+    let is_replaced = |name: &str| wanted.contains_key(name) && outline.value(&[&path, &[name][..]].concat()).is_some();
+    let gone: Vec<&str> = changed.filter(|name| !is_replaced(name)).collect();
+    if gone.is_empty() { Vec::new() } else { outline.remove(&path, &gone) }
 }
 
 /// Writes what is not there so; `None` if there is no table of facts.

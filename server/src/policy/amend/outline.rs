@@ -177,22 +177,21 @@ impl<'d> Outline<'d> {
         }
     }
 
-    /// Takes out everything at a path and below it.
-    pub(super) fn remove(&self, path: &Path<'_>) -> Vec<Splice> {
-        let gone: BTreeSet<usize> = (0..self.sections.len())
-            .filter(|place| !path.is_empty() && !self.sections[*place].is_element)
-            .filter(|place| self.sections[*place].path.starts_with(path))
-            .collect();
+    /// Takes members of a table out, each with everything below it.
+    pub(super) fn remove(&self, table: &Path<'_>, names: &[&str]) -> Vec<Splice> {
+        let goes = |path: &Path<'_>| path.first().is_some_and(|name| names.contains(name));
+        let is_gone = |section: &Section<'_>| !section.is_element && below(&section.path, table).is_some_and(goes);
+        let gone = (0..self.sections.len()).filter(|place| is_gone(&self.sections[*place])).collect();
         let mut splices = self.remove_sections(&gone);
-        for (_, section) in self.named().filter(|(place, _)| !gone.contains(place)) {
-            let Some(rest) = path.strip_prefix(section.path.as_slice()) else { continue };
+        for (_, section) in self.named() {
+            let Some(table) = table.strip_prefix(section.path.as_slice()) else { continue };
             for entry in &section.entries {
-                if entry.path.starts_with(rest) {
-                    splices.push(Splice::cut(self.line_start(entry.key)..self.line_end(entry.span.end)));
-                } else if let (Some(rest), Some(table)) =
-                    (rest.strip_prefix(entry.path.as_slice()), entry.value.as_inline_table())
-                {
-                    self.remove_within(table, rest, &mut splices);
+                match below(&entry.path, table) {
+                    Some(rest) if goes(rest) => {
+                        splices.push(Splice::cut(self.line_start(entry.key)..self.line_end(entry.span.end)));
+                    }
+                    Some([_, ..]) => {}
+                    _ => self.remove_within(entry, table, names, &mut splices),
                 }
             }
         }
@@ -204,10 +203,10 @@ impl<'d> Outline<'d> {
         let goes = |path: &Path<'_>| path.first().is_some_and(|name| names.contains(name));
         let mut stays = self.named().filter_map(|(_, section)| below(&section.path, table)).any(|rest| !goes(rest));
         self.each_below(table, &mut |rest, _| stays |= !goes(rest));
-        let all = || names.iter().flat_map(|name| self.remove(&[table, &[*name]].concat())).collect();
+        let all = || self.remove(table, names);
         match self.body(table) {
             Some(Body::Dotted { section, prefix, .. }) if !stays => {
-                let mut splices: Vec<Splice> = all();
+                let mut splices = all();
                 let first = self.sections[section].entries.iter().find(|entry| entry.path.starts_with(&prefix));
                 splices.extend(first.map(|entry| {
                     let at = self.line_start(entry.key);
@@ -333,18 +332,18 @@ impl<'d> Outline<'d> {
         self.sections.iter().enumerate().filter(|(_, section)| !section.is_element)
     }
 
-    fn remove_within(&self, table: &'d InlineTable, rest: &Path<'_>, splices: &mut Vec<Splice>) {
-        let entries = inline_fields(table);
-        let gone: BTreeSet<usize> = (0..entries.len()).filter(|nth| entries[*nth].path.starts_with(rest)).collect();
-        if !gone.is_empty() {
-            splices.extend(self.braces(table, &entries).map_or_else(Vec::new, |list| list.remove(&gone)));
-            return;
-        }
-        for entry in &entries {
-            if let (Some(rest), Some(table)) = (rest.strip_prefix(entry.path.as_slice()), entry.value.as_inline_table())
-            {
-                self.remove_within(table, rest, splices);
-            }
+    /// Takes members of a table out that is in the value of an entry, or is that value.
+    fn remove_within(&self, entry: &Entry<'d>, table: &Path<'_>, names: &[&str], splices: &mut Vec<Splice>) {
+        let Some(table) = table.strip_prefix(entry.path.as_slice()) else { return };
+        let Some(braces) = entry.value.as_inline_table() else { return };
+        let goes = |path: &Path<'_>| path.first().is_some_and(|name| names.contains(name));
+        let entries = inline_fields(braces);
+        let is_gone = |entry: &Entry<'_>| below(&entry.path, table).is_some_and(goes);
+        let gone: BTreeSet<usize> = (0..entries.len()).filter(|nth| is_gone(&entries[*nth])).collect();
+        if gone.is_empty() {
+            entries.iter().for_each(|entry| self.remove_within(entry, table, names, splices));
+        } else if let Some(list) = self.braces(braces, &entries) {
+            splices.extend(list.remove(&gone));
         }
     }
 

@@ -379,6 +379,7 @@ fn facts_that_stay_the_same_stay_as_they_are_written() {
         set(&inline, json!({"a": 16, "b": [1], "e.f": json!({"x": [true, "y"]})})),
         user("facts = { a = 0x10, 'b' = [1], \"e.f\" = { x = [true, \"y\"] } } # asserted")
     );
+    assert_eq!(set(&user("facts = { a = 1, b = 2, c = 3 }"), json!({"a": 1})), user("facts = { a = 1 }"));
     let dotted = user("facts.a = 16 # sixteen\nfacts.c.d = 1\nfacts.c.e = 2");
     assert_eq!(set(&dotted, json!({"a": 17, "c": {"d": 1, "e": 2}})), dotted.replace("16 #", "17 #"));
     assert_eq!(set(&dotted, json!({"a": 16, "c": {"d": 1}})), user("facts.a = 16 # sixteen\nfacts.c = { d = 1 }"));

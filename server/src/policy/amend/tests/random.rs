@@ -276,6 +276,9 @@ proptest! {
         prop_assert!(!expected.names_nobody(), "{} was to be refused:\n{}", json, made);
         prop_assert_eq!(&Shown::of(&after, page), &expected, "{}\n{}\n-->\n{}", json, text, made);
 
+        // Older TOML knows no comma at the end of braces.
+        prop_assert!(!made.contains(", }") && !made.contains(",}"), "{}\n{}\n-->\n{}", json, text, made);
+
         // All other lines, byte for byte and in order; and no comment twice.
         let ends: Vec<String> = made.split_inclusive('\n').map(str::to_owned).collect();
         let concerned = effect::concerned(&json, &shown);

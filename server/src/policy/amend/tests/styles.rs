@@ -65,6 +65,10 @@ fn a_user_is_found_and_changed_however_it_is_written() {
             *text
         );
 
+        let fewer = after(&set, json!({"edit": "user-set", "name": "alice", "unset": ["disabled", "groups"]}));
+        assert_eq!(fewer, after(text, json!({"edit": "user-set", "name": "alice", "unset": ["groups"]})));
+        assert!(!fewer.contains("groups") && !fewer.contains(", }") && !fewer.contains(",}"), "{fewer}");
+
         let add = json!({"edit": "user-add", "name": "bob", "kind": "agent", "password": "PHC"});
         let added = after(text, add.clone());
         assert_eq!(added, format!("{two}\n"));
