@@ -1,6 +1,6 @@
 //! How do programs and web pages speak to the broker? The HTTP API, docs/api.md.
 //!
-//! It decides nothing: a call becomes a SEND to a destination, by a session inside the process ([`seat`]), and an answer or a refusal
+//! It decides nothing: a call becomes a SEND to a destination, by a session inside the process (`seat`), and an answer or a refusal
 //! becomes HTTP again. So rights, limits and records are those of STOMP, and there is no second implementation of anything.
 
 mod account;
