@@ -199,7 +199,7 @@ fn edits(routes: &mut Routes) {
     let operation =
         post("/api/v1/policy/take", "takeAuthority", "policy", "This broker becomes the authority over the policy.");
     let operation = operation.writes("/muster/admin.take").takes::<TakeBody>().refuses(&[409]);
-    routes.add(operation.answers::<AuthorityAnswer>("Who may change the policy now."), take);
+    routes.add(operation.answers::<EditAnswer>("It is; and the generation that it made of the policy."), take);
 }
 
 fn questions(routes: &mut Routes) {
