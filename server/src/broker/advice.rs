@@ -8,6 +8,7 @@ use super::{BUDGET, Broker};
 use muster_protocol::destination::{Destination, Kind};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::filter::Filter;
+use muster_protocol::policy::ShowAnswer;
 use muster_protocol::request::{ExplainAnswer, ExplainQuery, Reached};
 
 impl Broker {
@@ -36,7 +37,8 @@ impl Broker {
                 Ok(BUDGET)
             }
             Purpose::Show(query) => {
-                let answer = self.access.show(&query)?;
+                let generation = self.editions.current().generation();
+                let answer = ShowAnswer { generation, ..self.access.show(&query)? };
                 let cost = 1 + answer.len();
                 self.reply_with(asker, &answer, now);
                 Ok(cost)
