@@ -263,14 +263,23 @@ async fn list_of(caller: Caller, call: Call, what: Part) -> Result<Response, Pro
 
 async fn one_of(caller: Caller, call: Call, what: Part) -> Result<Response, Problem> {
     call.no_body()?;
-    let name = call.name("name").to_owned();
-    let question = ShowQuery { what, name: Some(name.clone()), after: None, limit: None };
-    let (answer, response) = show(&caller, &question).await?;
-    if is_empty(&answer) {
-        let text = format!("{}: there is none of this name in the policy", shown(&name));
-        return Err(Problem::fault(Fault::NoSuchName, text));
+    let name = call.name("name");
+    let one = named(&caller, what, name).await?;
+    one.map(|(_, response)| response).ok_or_else(|| {
+        let text = format!("{}: there is none of this name in the policy", shown(name));
+        Problem::fault(Fault::NoSuchName, text)
+    })
+}
+
+/// The one thing of the policy that has this name, if there is one, and the answer that shows it.
+async fn named(caller: &Caller, what: Part, name: &str) -> Result<Option<(ShowAnswer, Response)>, Problem> {
+    let question = ShowQuery { what, name: Some(name.to_owned()), after: None, limit: None };
+    match show(caller, &question).await {
+        Ok(shown) => Ok(Some(shown)),
+        // A name is all that this question has, so nothing else can be wrong with it.
+        Err(problem) if problem.code == Code::BadBody.as_str() => Ok(None),
+        Err(problem) => Err(problem),
     }
-    Ok(response)
 }
 
 /// Part of the policy, and the answer that shows it.
@@ -356,9 +365,10 @@ async fn put_user(caller: Caller, call: Call) -> Result<Response, Problem> {
     let (name, front) = (call.name("name").to_owned(), call.front.clone());
     let mut body: UserBody = call.json().await?;
     // Before a hash is computed: whoever may not even look makes nobody compute.
-    let question = ShowQuery { what: Part::Users, name: Some(name.clone()), after: None, limit: None };
-    let (now, _) = show(&caller, &question).await?;
-    let there = now.users.into_iter().next();
+    let (there, generation) = match named(&caller, Part::Users, &name).await? {
+        Some((now, _)) => (now.users.into_iter().next(), now.generation),
+        None => (None, None),
+    };
     refuse_existing(only_new && there.is_some(), &name)?;
     if let Some(password) = body.new_password.take() {
         if body.password.is_some() {
@@ -369,7 +379,7 @@ async fn put_user(caller: Caller, call: Call) -> Result<Response, Problem> {
     let status = if there.is_none() && !terms.dry_run { StatusCode::CREATED } else { StatusCode::OK };
     let fields = body.fields(name, there.as_ref());
     let edit = if there.is_some() { Edit::UserSet(fields) } else { Edit::UserAdd(fields) };
-    let terms = Terms { generation: terms.generation.or(now.generation), ..terms };
+    let terms = Terms { generation: terms.generation.or(generation), ..terms };
     change(&caller, &terms.edit(edit), status).await
 }
 
@@ -377,14 +387,15 @@ async fn put_group(caller: Caller, call: Call) -> Result<Response, Problem> {
     let (terms, only_new) = (Terms::of(&call)?, if_none_match(&call.parts.headers)?);
     let name = call.name("name").to_owned();
     let body: GroupBody = call.json().await?;
-    let question = ShowQuery { what: Part::Groups, name: Some(name.clone()), after: None, limit: None };
-    let (now, _) = show(&caller, &question).await?;
-    let there = now.groups.into_iter().next();
+    let (there, generation) = match named(&caller, Part::Groups, &name).await? {
+        Some((now, _)) => (now.groups.into_iter().next(), now.generation),
+        None => (None, None),
+    };
     refuse_existing(only_new && there.is_some(), &name)?;
     let status = if there.is_none() && !terms.dry_run { StatusCode::CREATED } else { StatusCode::OK };
     let fields = body.fields(name, there.as_ref());
     let edit = if there.is_some() { Edit::GroupSet(fields) } else { Edit::GroupAdd(fields) };
-    let terms = Terms { generation: terms.generation.or(now.generation), ..terms };
+    let terms = Terms { generation: terms.generation.or(generation), ..terms };
     change(&caller, &terms.edit(edit), status).await
 }
 
@@ -543,16 +554,6 @@ fn tagged(mut response: Response, generation: Option<Generation>) -> Response {
 
 fn unreadable(error: serde_json::Error) -> Problem {
     Problem::new(Code::Internal, format!("the broker's answer cannot be read: {error}"))
-}
-
-fn is_empty(answer: &ShowAnswer) -> bool {
-    let ShowAnswer { users, groups, acl, hidden, collectives, brokers, .. } = answer;
-    users.is_empty()
-        && groups.is_empty()
-        && acl.is_empty()
-        && hidden.is_empty()
-        && collectives.is_empty()
-        && brokers.is_empty()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::call::Call;
 use super::nodes::query;
 use super::problem::Problem;
 use super::routes::{Routes, get, ok};
+use crate::metrics;
 use axum::body::Body;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
@@ -19,8 +20,6 @@ use tokio::time::timeout;
 
 /// How long the broker may be busy and still count as ready.
 const READY_WITHIN: Duration = Duration::from_secs(2);
-/// The text format of metrics.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// It answers.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -42,9 +41,9 @@ pub(super) fn add(routes: &mut Routes) {
     let operation =
         probe("/meshz", "meshz", "All brokers and links, as this broker sees them, without a word on nodes.");
     routes.add_open(operation.answers::<MeshAnswer>("The mesh."), meshz);
-    let content = json!({ METRICS: { "schema": { "type": "string" } } });
+    let content = json!({ metrics::CONTENT_TYPE: { "schema": { "type": "string" } } });
     let operation = probe("/metrics", "metrics", "Counts and times for Prometheus.");
-    routes.add_open(operation.answer(200, "The metrics.", &content), metrics);
+    routes.add_open(operation.answer(200, "The metrics.", &content), numbers);
 }
 
 /// Whether whoever calls may look.
@@ -84,9 +83,9 @@ async fn meshz(call: Call) -> Result<Response, Problem> {
     ok(&answer)
 }
 
-async fn metrics(call: Call) -> Result<Response, Problem> {
+async fn numbers(call: Call) -> Result<Response, Problem> {
     admit(&call).await?;
     let mut response = Response::new(Body::from((call.front.metrics)().await));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     Ok(response)
 }

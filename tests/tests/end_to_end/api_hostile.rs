@@ -140,7 +140,7 @@ fn odd_paths_lead_nowhere() {
         "/api/v1/./mesh",
         "/api/v1/policy/nothing",
         "/.git/config",
-        "/metrics",
+        "/metrics/",
     ] {
         assert_eq!(http.get(path).refused(404), "no-such-path", "{path}");
     }
