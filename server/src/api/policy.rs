@@ -116,7 +116,12 @@ pub(super) fn add(routes: &mut Routes) {
     for (word, part, what) in PARTS {
         let (list, one) = (format!("/api/v1/policy/{word}"), format!("/api/v1/policy/{word}/{{name}}"));
         let operation = get(list, &format!("list-{word}"), "policy", &format!("{what} of the policy, page by page."));
-        let operation = operation.writes(SHOW).pages(PAGE_MOST, "Those after", object!({ "type": "string" }));
+        let place = match part {
+            // In the order of the file: places in it.
+            Part::Acl | Part::Hidden | Part::Collectives => object!({ "type": "string", "pattern": "^[0-9]{1,9}$" }),
+            Part::Users | Part::Groups | Part::Brokers => object!({ "type": "string" }),
+        };
+        let operation = operation.writes(SHOW).pages(PAGE_MOST, "Those after", place);
         let operation = operation.answers::<ShowAnswer>("One page.").with_header("ETag", "The generation.");
         routes.add(operation, move |caller, call| list_of(caller, call, part));
         let operation =
@@ -199,7 +204,8 @@ fn edits(routes: &mut Routes) {
     let operation =
         post("/api/v1/policy/take", "takeAuthority", "policy", "This broker becomes the authority over the policy.");
     let operation = operation.writes("/muster/admin.take").takes::<TakeBody>().refuses(&[409]);
-    routes.add(operation.answers::<EditAnswer>("It is; and the generation that it made of the policy."), take);
+    let operation = operation.answers::<EditAnswer>("It is; the generation is the first of its term.");
+    routes.add(operation.with_header("ETag", "The generation that holds now."), take);
 }
 
 fn questions(routes: &mut Routes) {
@@ -474,7 +480,17 @@ async fn hash(places: &tokio::sync::Semaphore, password: SecretString) -> Result
 
 /// Sends an edit.
 async fn change(caller: &Caller, wanted: &EditQuery, status: StatusCode) -> Result<Response, Problem> {
-    let body = caller.ask(query(EDIT, wanted)).await?;
+    edited(caller, EDIT, wanted, status).await
+}
+
+/// Asks for something that is answered as an edit is.
+async fn edited(
+    caller: &Caller,
+    destination: &str,
+    wanted: &impl Serialize,
+    status: StatusCode,
+) -> Result<Response, Problem> {
+    let body = caller.ask(query(destination, wanted)).await?;
     let answer: EditAnswer = serde_json::from_slice(&body).map_err(unreadable)?;
     Ok(tagged(json(status, body), answer.generation))
 }
@@ -501,12 +517,14 @@ async fn edition(caller: Caller, call: Call) -> Result<Response, Problem> {
     call.no_body()?;
     let generation: Generation = call.parsed("generation", "a generation, TERM.NUMBER", |text| text.parse().ok())?;
     let question = HistoryQuery { generation: Some(generation), before: None, limit: None };
-    let body = caller.ask(query(HISTORY, &question)).await?;
-    let answer: HistoryAnswer = serde_json::from_slice(&body).map_err(unreadable)?;
-    if answer.editions.is_empty() {
-        return Err(Problem::fault(Fault::NoSuchName, format!("{generation}: this generation is not kept here")));
+    match caller.ask(query(HISTORY, &question)).await {
+        Ok(body) => Ok(json(StatusCode::OK, body)),
+        // It is all that the question has.
+        Err(problem) if problem.code == Code::BadBody.as_str() => {
+            Err(Problem::fault(Fault::NoSuchName, problem.text).cured("GET policy/history lists those that are kept."))
+        }
+        Err(problem) => Err(problem),
     }
-    Ok(json(StatusCode::OK, body))
 }
 
 async fn authority(caller: Caller, call: Call) -> Result<Response, Problem> {
@@ -517,7 +535,7 @@ async fn authority(caller: Caller, call: Call) -> Result<Response, Problem> {
 async fn take(caller: Caller, call: Call) -> Result<Response, Problem> {
     call.no_query()?;
     let TakeBody { reason } = call.json().await?;
-    pass_on(&caller, query("/muster/admin.take", &AuthorityQuery { reason })).await
+    edited(&caller, "/muster/admin.take", &AuthorityQuery { reason }, StatusCode::OK).await
 }
 
 /// The generation in `If-Match`; none if any will do.

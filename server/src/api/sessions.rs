@@ -7,6 +7,7 @@ use super::routes::{Operation, Routes, delete, get};
 use super::seats::Caller;
 use axum::response::Response;
 use muster_protocol::admin::{AuditAnswer, AuditQuery, CloseAnswer, CloseQuery, SessionsAnswer, SessionsQuery};
+use muster_protocol::message::NodeId;
 use muster_protocol::policy::PAGE_MOST;
 use serde::Deserialize;
 use serde_json::json;
@@ -20,6 +21,7 @@ const AUDIT: &str = "/muster/admin.audit";
 #[serde(deny_unknown_fields)]
 struct CloseBody {
     /// The peer is told, and it goes on record.
+    #[schema(min_length = 1)]
     reason: String,
 }
 
@@ -108,7 +110,7 @@ async fn audit(caller: Caller, call: Call) -> Result<Response, Problem> {
         user: parameters.text("user"),
         decision: parameters.parsed("decision", "allowed or denied", |word| one_of(&["allowed", "denied"], word))?,
         destination: parameters.text("destination"),
-        node: parameters.text("node"),
+        node: parameters.parsed("node", "a node id", |text| NodeId::parse(text).ok().map(|id| id.to_string()))?,
         request: parameters.text("request"),
         before: parameters.number("before", 0..=u64::MAX)?,
         event: parameters.text("event"),
