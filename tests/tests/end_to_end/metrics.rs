@@ -56,7 +56,7 @@ fn logins_are_counted_by_how_they_came_out() {
         ("muster_logins_total{outcome=\"token\"}", 0.0),
         ("muster_refusals_total{code=\"internal\"}", 0.0),
         ("muster_audit_enabled", 1.0),
-        ("muster_policy_term", 0.0),
+        ("muster_policy_term", 1.0),
         ("muster_alarms{source=\"links\"}", 0.0),
     ] {
         assert_eq!(at(&before, sample), value, "{sample}");
@@ -229,7 +229,11 @@ fn a_request_is_counted_with_its_nodes_replies_and_deliveries() {
     });
     let since = at(&after, "muster_policy_loaded_timestamp_seconds");
     broker.reload(POLICY);
-    assert!(at(&metrics(&broker), "muster_policy_loaded_timestamp_seconds") > since, "a reload is a new policy");
+    assert_eq!(at(&metrics(&broker), "muster_policy_loaded_timestamp_seconds"), since, "it stood so already");
+    broker.reload(&format!("{POLICY}\n[groups.more]\n"));
+    let page = metrics(&broker);
+    assert!(at(&page, "muster_policy_loaded_timestamp_seconds") > since, "another policy");
+    assert_eq!(at(&page, "muster_policy_number"), 2.0);
 }
 
 #[test]

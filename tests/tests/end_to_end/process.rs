@@ -73,7 +73,11 @@ fn two_brokers_do_not_share_a_port_or_a_control_socket() {
     let config = broker.folder().join("musterd.toml");
     let said = run(Command::new(binary("musterd")).arg("run").arg("--config").arg(config));
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.stderr.contains("another broker is running"), "{said:?}");
+    assert!(said.stderr.contains("another broker uses this state directory"), "{said:?}");
+    let control = broker.folder().join("musterd.sock");
+    let said = Setup::new().with("control", control.to_str().expect("a path")).run();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("another broker is running with this control socket"), "{said:?}");
     let said = Setup::new().with("listen.stomp", vec![broker.address().to_string()]).run();
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains(&broker.address().to_string()), "{said:?}");
