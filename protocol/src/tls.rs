@@ -310,3 +310,217 @@ fn validity(file: &Path, chain: &[CertificateDer<'_>]) -> Result<(i64, i64), Tls
     let validity = parsed.validity();
     Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+        date_time_ymd,
+    };
+    use rustls::{ClientConnection, HandshakeKind, ServerConnection, SupportedProtocolVersion};
+    use rustls_pki_types::ServerName;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use tempfile::TempDir;
+
+    /// A broker's CA and certificate for `broker.example`, and a CA of clients, as files.
+    struct World {
+        folder: TempDir,
+        clients: CertifiedIssuer<'static, KeyPair>,
+    }
+
+    fn ca() -> CertifiedIssuer<'static, KeyPair> {
+        let mut ca = CertificateParams::new(Vec::new()).unwrap();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn named(names: &[&str]) -> CertificateParams {
+        CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
+    }
+
+    impl World {
+        fn new() -> World {
+            let world = World { folder: tempfile::tempdir().unwrap(), clients: ca() };
+            let brokers = ca();
+            world.write("broker", &named(&["broker.example"]), &brokers);
+            fs::write(world.path("ca.pem"), brokers.pem()).unwrap();
+            fs::write(world.path("client-ca.pem"), world.clients.pem()).unwrap();
+            world
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, name: &str, params: &CertificateParams, ca: &CertifiedIssuer<'static, KeyPair>) -> Own {
+            let key = KeyPair::generate().unwrap();
+            let own = Own { certificate: self.path(&format!("{name}.pem")), key: self.path(&format!("{name}.key")) };
+            fs::write(&own.certificate, params.signed_by(&key, ca).unwrap().pem()).unwrap();
+            fs::write(&own.key, key.serialize_pem()).unwrap();
+            fs::set_permissions(&own.key, Permissions::from_mode(0o600)).unwrap();
+            own
+        }
+
+        fn server(&self, asks: bool) -> Arc<ServerConfig> {
+            let ca = self.path("client-ca.pem");
+            server_config(&self.path("broker.pem"), &self.path("broker.key"), asks.then_some(&*ca)).unwrap()
+        }
+
+        /// A client that shows whatever it has: time and usage are not looked at.
+        fn client(&self, own: Option<&Own>, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+            let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap();
+            let config = config.with_root_certificates(roots(&self.path("ca.pem")).unwrap());
+            Arc::new(match own {
+                Some(own) => {
+                    let key = PrivateKeyDer::from_pem_file(&own.key).unwrap();
+                    config.with_client_auth_cert(certificates(&own.certificate).unwrap(), key).unwrap()
+                }
+                None => config.with_no_client_auth(),
+            })
+        }
+    }
+
+    /// Both ends of a connection, once neither has anything more to say.
+    fn connect(
+        client: &Arc<ClientConfig>,
+        server: &Arc<ServerConfig>,
+    ) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+        let mut client = ClientConnection::new(client.clone(), ServerName::try_from("broker.example").unwrap())?;
+        let mut server = ServerConnection::new(server.clone())?;
+        while client.wants_write() || server.wants_write() {
+            let mut bytes = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut bytes).unwrap();
+            }
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                server.read_tls(&mut rest).unwrap();
+                server.process_new_packets()?;
+            }
+            bytes.clear();
+            while server.wants_write() {
+                server.write_tls(&mut bytes).unwrap();
+            }
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                client.read_tls(&mut rest).unwrap();
+                client.process_new_packets()?;
+            }
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        Ok((client, server))
+    }
+
+    const EITHER: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+
+    #[test]
+    fn a_connection_to_a_broker_that_asks_for_certificates_is_never_resumed() {
+        let world = World::new();
+        let alice = world.write("alice", &named(&["alice.example"]), &world.clients);
+        for version in EITHER {
+            for own in [None, Some(&alice)] {
+                for asks in [false, true] {
+                    let (client, server) = (world.client(own, &[version]), world.server(asks));
+                    let kind = || connect(&client, &server).unwrap().1.handshake_kind();
+                    assert_eq!(kind(), Some(HandshakeKind::Full));
+                    let second = if asks { HandshakeKind::Full } else { HandshakeKind::Resumed };
+                    assert_eq!(kind(), Some(second), "{:?}, asks: {asks}", version.version);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_ticket_of_before_is_worth_nothing_where_another_client_ca_is_asked_for() {
+        let world = World::new();
+        let alice = world.write("alice", &named(&["alice.example"]), &world.clients);
+        for version in EITHER {
+            let client = world.client(Some(&alice), &[version]);
+            connect(&client, &world.server(false)).unwrap();
+            fs::write(world.path("client-ca.pem"), world.clients.pem()).unwrap();
+            let (_, server) = connect(&client, &world.server(true)).unwrap();
+            assert_eq!(server.peer_certificates().unwrap().len(), 1);
+            fs::write(world.path("client-ca.pem"), ca().pem()).unwrap();
+            assert!(connect(&client, &world.server(true)).is_err(), "{:?}", version.version);
+        }
+    }
+
+    #[test]
+    fn who_shows_nothing_gets_in_and_who_shows_what_is_not_good_does_not() {
+        let world = World::new();
+        let server = world.server(true);
+        let mut expired = named(&["alice.example"]);
+        (expired.not_before, expired.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        let mut early = named(&["alice.example"]);
+        (early.not_before, early.not_after) = (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1));
+        let mut brokers = named(&["alice.example"]);
+        brokers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let (good, stranger) = (named(&["alice.example"]), ca());
+        for version in EITHER {
+            let shown = |own: Option<&Own>| {
+                let (_, server) = connect(&world.client(own, &[version]), &server)?;
+                Ok::<_, rustls::Error>(server.peer_certificates().map(<[_]>::len))
+            };
+            assert_eq!(shown(None).unwrap(), None);
+            assert_eq!(shown(Some(&world.write("good", &good, &world.clients))).unwrap(), Some(1));
+            for (name, params, ca) in [
+                ("expired", &expired, &world.clients),
+                ("early", &early, &world.clients),
+                ("for brokers", &brokers, &world.clients),
+                ("of another CA", &good, &stranger),
+            ] {
+                let error = shown(Some(&world.write(name, params, ca))).expect_err(name);
+                assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{name}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_client_would_show_must_be_good_and_its_key_private() {
+        let world = World::new();
+        let ca = world.path("ca.pem");
+        let own = world.write("alice", &named(&["alice.example"]), &world.clients);
+        let client = client_config(&ca, Some(&own)).unwrap();
+        let (_, server) = connect(&client, &world.server(true)).unwrap();
+        assert_eq!(Identity::of(&server.peer_certificates().unwrap()[0]).unwrap().names, ["alice.example"]);
+        fs::set_permissions(&own.key, Permissions::from_mode(0o640)).unwrap();
+        let error = client_config(&ca, Some(&own)).unwrap_err().to_string();
+        assert!(error.contains("alice.key") && error.contains("chmod 600"), "{error}");
+        fs::set_permissions(&own.key, Permissions::from_mode(0o600)).unwrap();
+        let other = Own { key: world.path("broker.key"), ..own.clone() };
+        assert!(client_config(&ca, Some(&other)).unwrap_err().to_string().contains("broker.key"));
+        let mut expired = named(&["alice.example"]);
+        (expired.not_before, expired.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        let error = client_config(&ca, Some(&world.write("old", &expired, &world.clients))).unwrap_err().to_string();
+        assert!(error.contains("old.pem") && error.contains("not valid now"), "{error}");
+    }
+
+    #[test]
+    fn a_common_name_counts_only_where_there_are_no_alternative_names() {
+        let issuer = ca();
+        let of = |alternatives: Vec<SanType>, common: &[&str]| {
+            let mut params = named(&[]);
+            params.subject_alt_names = alternatives;
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            // The same kind twice would be one: the second is written out by its number.
+            let kinds = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
+            kinds.into_iter().zip(common).for_each(|(kind, name)| params.distinguished_name.push(kind, *name));
+            let identity =
+                Identity::of(params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der()).unwrap();
+            (identity.names, identity.common_name)
+        };
+        let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+        let mail = || SanType::Rfc822Name("alice@example".try_into().unwrap());
+        let common = |name: &str| Some(name.to_owned());
+        assert_eq!(of(vec![], &["alice"]), (vec![], common("alice")));
+        assert_eq!(
+            of(vec![dns("a.example"), mail(), dns("b.example")], &["alice"]),
+            (vec!["a.example".into(), "b.example".into()], None)
+        );
+        assert_eq!(of(vec![mail()], &["alice"]), (vec![], None));
+        assert_eq!(of(vec![], &[]), (vec![], None));
+        assert_eq!(of(vec![], &["alice", "root"]), (vec![], None), "which of the two is meant?");
+    }
+}

@@ -190,13 +190,7 @@ impl Logins {
     }
 
     /// An unknown user's token is checked like a known one's, against a hash that nobody has.
-    fn check_token(
-        &self,
-        user: Option<Arc<User>>,
-        claim: Claim,
-        peer: &Peer,
-        unix: u64,
-    ) -> Result<Accepted, Rejected> {
+    fn check_token(&self, user: Option<Arc<User>>, claim: Claim, peer: &Peer, unix: u64) -> Result<Accepted, Rejected> {
         let phc = user.as_ref().map_or(passwd::dummy_phc(), |user| user.password.as_str());
         let good = self.tokens.check(claim.password.expose_secret(), claim.holder(phc), unix / 1000);
         let good = good.map_err(|error| failed(error.as_str()))?;
@@ -325,7 +319,8 @@ fn weigh(user: Option<&User>, claim: &Claim, peer: &Peer, unix: u64) -> Option<&
 }
 
 fn failed(reason: &'static str) -> Rejected {
-    let text = "login refused: check user, password, client certificate if one is needed and, for an agent, its node key";
+    let text =
+        "login refused: check user, password, client certificate if one is needed and, for an agent, its node key";
     Rejected { refusal: Refusal::new(Code::AuthFailed, text), retry_after: None, reason }
 }
 
@@ -451,7 +446,8 @@ mod tests {
 
     /// From [`HERE`], with a certificate of this name if there is one.
     fn showing(name: Option<&str>) -> Peer {
-        let certificate = name.map(|name| Certificate { names: Names::Dns(vec![name.to_owned()]), ends: u64::MAX }.into());
+        let certificate =
+            name.map(|name| Certificate { names: Names::Dns(vec![name.to_owned()]), ends: u64::MAX }.into());
         Peer { address: (HERE, 1).into(), certificate }
     }
 

@@ -31,7 +31,9 @@ fn the_sample_loads_and_its_values_are_the_defaults() {
     assert_eq!(rest(&sample), rest(&defaults));
     assert_eq!(sample.brokers[1].port(), 61614);
     // What it shows commented out are examples.
-    let text = include_str!("../../../conf/agent.toml").replace("#certificate = ", "certificate = ").replace("#key = ", "key = ");
+    let text = include_str!("../../../conf/agent.toml")
+        .replace("#certificate = ", "certificate = ")
+        .replace("#key = ", "key = ");
     let own = parse(&text).expect("the examples are good").tls.expect("a certificate");
     assert_eq!(own, Own { certificate: "/etc/muster/agent.pem".into(), key: "/etc/muster/agent.key".into() });
 }

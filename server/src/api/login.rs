@@ -107,7 +107,8 @@ fn refuse_odd(field: &str, text: &str, most: usize) -> Result<(), Problem> {
 fn refused(error: &SessionError) -> Problem {
     match error {
         SessionError::Refused { code: Some(Code::AuthFailed), text, .. } => {
-            Problem::new(Code::AuthFailed, text.clone()).cured("Check user and password, and the client certificate if the user needs one.")
+            Problem::new(Code::AuthFailed, text.clone())
+                .cured("Check user and password, and the client certificate if the user needs one.")
         }
         SessionError::Refused { code: Some(Code::Busy), .. } => {
             Problem::of_session(error).with_status(StatusCode::TOO_MANY_REQUESTS)

@@ -114,12 +114,7 @@ impl Way {
 
 impl Seat {
     /// Logs in by a token.
-    pub(super) async fn open(
-        way: &Way,
-        user: &str,
-        token: SecretString,
-        peer: Peer,
-    ) -> Result<Arc<Seat>, Problem> {
+    pub(super) async fn open(way: &Way, user: &str, token: SecretString, peer: Peer) -> Result<Arc<Seat>, Problem> {
         let opened = way.log_in(user, token, peer).await;
         let (session, incoming) = opened.map_err(|error| Problem::of_session(&error))?;
         let desk = Arc::new(Desk {

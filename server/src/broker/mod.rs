@@ -478,7 +478,12 @@ impl Broker {
         self.nodes.expire(now.tick);
         while let Some(&(at, id)) = self.expiries.first().filter(|(at, _)| *at <= now.tick) {
             self.expiries.remove(&(at, id));
-            self.close(id, Some(Refusal::new(Code::Revoked, "the user, or the client certificate, has expired")), "revoked", now);
+            self.close(
+                id,
+                Some(Refusal::new(Code::Revoked, "the user, or the client certificate, has expired")),
+                "revoked",
+                now,
+            );
         }
     }
 

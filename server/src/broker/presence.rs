@@ -33,7 +33,8 @@ impl Broker {
         let older = match self.admit(&user, node.as_ref()) {
             Ok(older) => older,
             Err(refusal) => {
-                let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer.address);
+                let note =
+                    Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer.address);
                 self.note(note.with("code", refusal.code).with("reason", &refusal.text));
                 self.counters.turned_away += 1;
                 self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });

@@ -808,7 +808,8 @@ fn showing(name: &str, seconds: u64) -> Peer {
 #[test]
 fn a_certificate_that_the_policy_asks_for_from_now_on_ends_the_sessions_without_it() {
     let mut house = House::new();
-    let asks_for = |name: &str| policy(&POLICY.replace("[users.acme]", &format!("[users.acme]\ncertificate = \"{name}\"")));
+    let asks_for =
+        |name: &str| policy(&POLICY.replace("[users.acme]", &format!("[users.acme]\ncertificate = \"{name}\"")));
     let open = |house: &mut House, peer: Peer| {
         let session = house.open_from(peer, "acme", None, None, 1 << 20);
         let first = house.take(session).remove(0);

@@ -75,7 +75,8 @@ mod tests {
         for name in ["alice.example", "ALICE.EXAMPLE", "other.example"] {
             assert!(certificate.bears(name), "{name}");
         }
-        for name in ["", "alice", "example", "alice.example.", ".alice.example", "x.alice.example", "alice.example.net"] {
+        for name in ["", "alice", "example", "alice.example.", ".alice.example", "x.alice.example", "alice.example.net"]
+        {
             assert!(!certificate.bears(name), "{name}");
         }
     }

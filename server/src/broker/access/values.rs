@@ -134,7 +134,8 @@ pub(super) fn certificate(text: &str) -> Result<String, Fault> {
     if text.contains('*') {
         return wrong("has a wildcard", "write the one name that the user's certificate is for");
     }
-    if text.is_empty() || text.len() > MAX_CERTIFICATE_NAME || text.chars().any(char::is_control) || text.trim() != text {
+    if text.is_empty() || text.len() > MAX_CERTIFICATE_NAME || text.chars().any(char::is_control) || text.trim() != text
+    {
         let cure = format!(
             "use 1 to {MAX_CERTIFICATE_NAME} bytes without control characters or spaces around them, such as \"alice.example.net\""
         );

@@ -291,7 +291,10 @@ fn what_would_be_no_policy_is_refused_with_its_line() {
             "line 20, column 12: the password is not a PHC string",
         ),
         (json!({"edit": "user-set", "name": "root", "networks": ["everywhere"]}), "`everywhere` is no network; write"),
-        (json!({"edit": "user-set", "name": "root", "certificate": "*.example.net"}), "`*.example.net` has a wildcard; write"),
+        (
+            json!({"edit": "user-set", "name": "root", "certificate": "*.example.net"}),
+            "`*.example.net` has a wildcard; write",
+        ),
         (json!({"edit": "acl-add", "destination": "/topic/a.>.b", "write": ["admin"]}), "is no destination pattern"),
         (json!({"edit": "scope-set", "group": "night", "filter": "os ="}), "the scope is no filter"),
         (
