@@ -93,7 +93,9 @@ impl From<io::Error> for SessionError {
                 | Alert::CertificateRevoked
                 | Alert::CertificateExpired
                 | Alert::CertificateUnknown
-                | Alert::UnknownCA),
+                | Alert::UnknownCA
+                // A signature in it is wrong: of another CA that calls itself the same.
+                | Alert::DecryptError),
             )) => SessionError::Certificate(*alert),
             _ => SessionError::Io(error),
         }

@@ -330,7 +330,7 @@ pub struct AdminConfig {
     /// Of these, from one address; 0 is no limit.
     #[serde(deserialize_with = "values::count::<_, 0, 1_000_000>")]
     pub connections_per_address: usize,
-    /// Sessions inside the broker that calls are answered by, one for each token and address.
+    /// Sessions inside the broker that calls are answered by, one for each token, address and client certificate.
     #[serde(deserialize_with = "values::count::<_, 1, 100_000>")]
     pub sessions: usize,
     /// After how long without a call such a session, or a connection, is closed.

@@ -40,7 +40,13 @@ pub struct Leaf<'a> {
 impl ClientCa {
     /// A new one.
     pub fn new() -> ClientCa {
+        ClientCa::called("clients")
+    }
+
+    /// A new one that calls itself so; several may call themselves the same.
+    pub fn called(name: &str) -> ClientCa {
         let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
+        ca.distinguished_name.push(DnType::CommonName, name);
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
         let folder = tempfile::tempdir().expect("a temporary folder");

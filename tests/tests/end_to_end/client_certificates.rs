@@ -39,11 +39,12 @@ fn with_passcode(mut frame: Frame, passcode: &str) -> Frame {
 
 /// The handshake fails: nothing but the end of the connection comes, and the log says why.
 fn assert_no_handshake(broker: &Broker, own: &Own, why: &str) {
+    let count = || broker.log().lines().filter(|line| line.contains("TLS failed") && line.contains(why)).count();
+    let before = count();
     let mut stomp = dial(broker, Some(own));
     stomp.send(connect("noc"));
     assert_eq!(stomp.next_within(muster_tests::LIMIT).expect_err(why), End::Closed, "{why}");
-    let is_said = |line: &str| line.contains("TLS failed") && line.contains(why);
-    until(&format!("the log says {why}"), || broker.log().lines().any(is_said).then_some(()));
+    until(&format!("the log says {why}"), || (count() > before).then_some(()));
 }
 
 #[test]
@@ -94,13 +95,14 @@ fn password_and_certificate_get_in_and_whatever_else_is_shown_is_a_wrong_passwor
 
 #[test]
 fn a_certificate_that_is_not_good_ends_the_handshake_whoever_shows_it() {
-    let (ca, other) = (ClientCa::new(), ClientCa::new());
+    let (ca, other, namesake) = (ClientCa::new(), ClientCa::called("others"), ClientCa::new());
     let broker = ca.setup(&[("viewer", "viewer.example")]).with("listen.plain", vec!["127.0.0.1:0"]).start();
     let leaf = || Leaf { names: &["viewer.example"], ..Leaf::default() };
     assert_no_handshake(&broker, &other.named("viewer.example"), "UnknownIssuer");
+    assert_no_handshake(&broker, &namesake.named("viewer.example"), "BadSignature");
     assert_no_handshake(&broker, &ca.issue("self", &Leaf { self_signed: true, ..leaf() }), "UnknownIssuer");
     assert_no_handshake(&broker, &ca.issue("expired", &Leaf { expired: true, ..leaf() }), "expired");
-    assert_no_handshake(&broker, &ca.issue("server", &Leaf { for_servers: true, ..leaf() }), "required");
+    assert_no_handshake(&broker, &ca.issue("server", &Leaf { for_servers: true, ..leaf() }), "client authentication");
     // The brokers' CA is another one: what is good on a link is nothing here.
     let (certificate, key) = (broker.folder().join("broker.pem"), broker.folder().join("broker.key"));
     assert_no_handshake(&broker, &Own { certificate, key }, "UnknownIssuer");
@@ -172,7 +174,7 @@ fn a_certificate_that_is_asked_for_while_the_broker_runs_ends_the_sessions_witho
 
 #[test]
 fn an_agent_shows_its_certificate_and_takes_a_new_one_without_a_restart() {
-    let (ca, stranger) = (ClientCa::new(), ClientCa::new());
+    let (ca, stranger) = (ClientCa::new(), ClientCa::called("others"));
     let broker = ca.setup(&[("node-acme", "node-1.example")]).start();
     let setup = || Agent::setup(&broker, "node-acme", &json!({}), &[]);
     let bare = setup().start();
@@ -204,7 +206,7 @@ fn an_agent_shows_its_certificate_and_takes_a_new_one_without_a_restart() {
 
 #[test]
 fn the_command_line_shows_its_certificate_with_password_and_token() {
-    let (ca, stranger) = (ClientCa::new(), ClientCa::new());
+    let (ca, stranger, namesake) = (ClientCa::new(), ClientCa::called("others"), ClientCa::new());
     let broker = ca.setup(&[("noc", "noc.example")]).start();
     let muster = Muster::new(&broker, "noc");
     let file = muster.folder().join("muster.toml");
@@ -226,6 +228,8 @@ fn the_command_line_shows_its_certificate_with_password_and_token() {
     mesh(4, "client certificate");
     set(&stranger.named("noc.example"));
     mesh(5, "does not take the client certificate (UnknownCA)");
+    set(&namesake.named("noc.example"));
+    mesh(5, "does not take the client certificate (DecryptError)");
     set(&ca.issue("old", &Leaf { names: &["noc.example"], expired: true, ..Leaf::default() }));
     mesh(64, "not valid now");
     write_private(&file, &format!("{without}[tls]\ncertificate = \"noc.pem\"\n"));
@@ -241,7 +245,7 @@ fn the_command_line_shows_its_certificate_with_password_and_token() {
 
 #[test]
 fn the_api_asks_for_the_certificate_at_the_login_and_at_each_call() {
-    let (ca, stranger) = (ClientCa::new(), ClientCa::new());
+    let (ca, stranger) = (ClientCa::new(), ClientCa::called("others"));
     let broker = ca.setup(&[("noc", "noc.example")]).with_api().start();
     let (own, other) = (ca.named("noc.example"), ca.named("other.example"));
     let address = broker.admin();
@@ -262,7 +266,7 @@ fn the_api_asks_for_the_certificate_at_the_login_and_at_each_call() {
     call(Some(&own)).ok();
     assert_eq!(broker.status()["admin"]["sessions"], 1);
     // Who needs no certificate shows none.
-    Http::login(&broker, "viewer").get("/api/v1/nodes?target=all").ok();
+    Http::login(&broker, "viewer").post("/api/v1/nodes/find", &json!({ "target": "all" })).ok();
     Http::dial(&broker).get("/healthz").ok();
     // Another CA's certificate does not get as far as HTTP.
     let mut foreign = dial(Some(&stranger.named("noc.example")));
@@ -276,7 +280,7 @@ fn the_api_asks_for_the_certificate_at_the_login_and_at_each_call() {
 
 #[test]
 fn the_ca_of_clients_is_changed_by_way_of_both_and_the_old_one_is_worth_nothing_then() {
-    let (old, new) = (ClientCa::new(), ClientCa::new());
+    let (old, new) = (ClientCa::called("old"), ClientCa::called("new"));
     let (of_old, of_new) = (old.named("viewer.example"), new.named("viewer.example"));
     let mut broker = old.setup(&[("viewer", "viewer.example")]).start();
     // The same client throughout, with whatever it keeps of a connection to make the next one shorter.
