@@ -42,7 +42,8 @@ struct LoggedIn {
 
 pub(super) fn add(routes: &mut Routes) {
     let operation = post("/api/v1/login", "login", "login", "Gives a token for a password.")
-        .says("Whatever is wrong with user or password, the answer is one and takes the same time. Too many tries from one address are answered with 429.")
+        .says("Whatever is wrong with user or password, the answer is one and takes the same time. Too many tries from one address are answered with 429. \
+               A user of whom the policy says `certificate` has to show that client certificate on the connection, here and at each call.")
         .takes::<Login>()
         .answers::<LoggedIn>("The token.")
         .refuses(&[401, 429, 501]);

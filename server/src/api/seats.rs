@@ -1,4 +1,4 @@
-//! Which callers have a seat? One for each token, address and client certificate, shared by its calls, bounded in number, closed when it is idle.
+//! Which callers have a seat? One for each token, address and client certificate, shared by its calls; few, and closed when idle.
 
 use super::problem::Problem;
 use super::seat::{Seat, Way};
