@@ -61,7 +61,14 @@ impl Broker {
             }
             Purpose::Edit(_) | Purpose::Take(_) | Purpose::Authority => self.ask_authority(asker, &user, sent, now),
             Purpose::History(query) => self.fetch(asker, Chore::History(query)),
-            Purpose::Audit(query) => self.fetch(asker, Chore::Audit(query)),
+            Purpose::Audit(query) => {
+                // A line names nodes, targets and counts of everybody; it cannot be cut to a scope.
+                if user.scope.is_some() {
+                    let text = format!("the audit log tells of all nodes, and {} has a scope", user.name);
+                    return Err(Refusal::new(Code::Denied, text));
+                }
+                self.fetch(asker, Chore::Audit(query))
+            }
             Purpose::Sessions(query) => self.show_sessions(&asker, &user, &query, now),
             Purpose::Close(query) => self.close_for(&asker, &user, &query, now),
             Purpose::Mesh => {

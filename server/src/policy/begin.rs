@@ -2,9 +2,9 @@
 //!
 //! [`begin`] only looks, so that `musterd check` says what a start would do; [`Begun::carry_out`] writes what is to be written.
 
-use super::LoadError;
 use super::seal::{Notary, SealError, sum};
 use super::store::{Slot, Store, StoreError, Toml};
+use super::{LoadError, keeps_authority};
 use crate::broker::access::{Policy, PolicyError};
 use crate::broker::errand::Edition;
 use muster_protocol::message::BrokerName;
@@ -44,6 +44,14 @@ pub enum BeginError {
         dir: PathBuf,
         /// What is wrong with its certificate, key or CA.
         cause: String,
+    },
+    /// The authority's file was edited while the broker was down, and names another one.
+    #[error("{}: {why}", file.display())]
+    Moved {
+        /// The policy file.
+        file: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
     },
     /// This broker is to make the policy, and cannot seal it.
     #[error(
@@ -220,6 +228,8 @@ impl Look<'_> {
     fn edited(&self, seal: &Seal) -> Result<Begun, BeginError> {
         let text = self.store.read()?;
         let policy = self.parse(&text)?;
+        keeps_authority(&policy, self.me)
+            .map_err(|refusal| BeginError::Moved { file: self.store.file().to_owned(), why: refusal.text })?;
         let Generation { term, number } = seal.stamp.generation;
         let next = Generation { term, number: number.saturating_add(1) };
         let what = "policy.toml was edited by hand, while the broker was down";
