@@ -483,7 +483,7 @@ pub struct ExplainQuery {
 }
 
 /// Answer of `/muster/admin.explain`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExplainAnswer {
     /// Whether the policy grants it.
@@ -502,9 +502,12 @@ pub struct ExplainAnswer {
     /// The first fact of the filter that is hidden from the user, for which the broker would refuse it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hidden: Option<String>,
-    /// How many nodes the filter reaches; only with a filter in which nothing is hidden.
+    /// How many nodes the filter reaches, over all brokers; only with a filter in which nothing is hidden.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<Reached>,
+    /// Brokers that could not be asked: their nodes are not among those that it reaches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Missing>,
     /// For people.
     pub text: String,
 }
@@ -521,12 +524,10 @@ pub struct Bound {
     pub group: String,
 }
 
-/// How many nodes of one broker a filter reaches.
+/// How many nodes a filter reaches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reached {
-    /// The broker that counted its own nodes, and no others.
-    pub broker: String,
     /// How many, of those that who asks may see.
     pub nodes: u64,
 }
