@@ -147,12 +147,12 @@ pub struct Running {
     hub_task: tokio::sync::Mutex<tokio::task::JoinHandle<()>>,
 }
 
-/// Checks everything that a configuration names, as `musterd check` does: the policy that a start would enforce.
-pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
+/// Checks everything that a configuration names, and writes nothing: which policy a start would enforce, for people, a line each.
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     tls::server_config(&config.tls.certificate, &config.tls.key)?;
     tokens(config)?;
     let (_, begun) = look(config, unix_ms())?;
-    Ok(begun.edition.policy)
+    Ok(begun.outlook())
 }
 
 /// What is on disk of the policy, and what a start makes of it.
