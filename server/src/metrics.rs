@@ -17,6 +17,7 @@ use crate::hub::{BOUNDS, Beat, Hub};
 use crate::links::{LinkState, LinkStatus, Links, Traffic};
 use crate::listener::Gate;
 use crate::login::{Logins, Outcome};
+use crate::policy::keeper::Keeper;
 use muster_protocol::error::Code;
 use muster_protocol::policy::Generation;
 use muster_protocol::request::State;
@@ -45,6 +46,8 @@ pub struct Parts<'a> {
     pub expired: &'a Expired,
     /// Links to other brokers.
     pub links: &'a Links,
+    /// What keeps the policy on disk.
+    pub keeper: &'a Keeper,
     /// When the certificate in use ends, Unix seconds.
     pub certificate_until: Option<i64>,
 }
@@ -61,6 +64,7 @@ pub struct Snapshot {
     expired: u64,
     links: Vec<LinkStatus>,
     link_alarms: usize,
+    policy_alarms: usize,
     hub: Beat,
     audit: Option<Written>,
     certificate_until: Option<i64>,
@@ -121,6 +125,7 @@ pub async fn collect(parts: Parts<'_>) -> Snapshot {
         expired: parts.expired.count(),
         links: parts.links.status(),
         link_alarms: parts.links.alarms().len(),
+        policy_alarms: parts.keeper.alarms().len(),
         hub: parts.hub.pulse(),
         audit: parts.hub.audit().written(),
         certificate_until: parts.certificate_until,
@@ -201,6 +206,7 @@ fn about(page: &mut Page, snapshot: &Snapshot) {
     }
     let mut alarms = page.family("muster_alarms", Gauge, "What somebody should look at, see musterd ctl status");
     alarms.with(&[("source", "links")], snapshot.link_alarms);
+    alarms.with(&[("source", "policy")], snapshot.policy_alarms);
     if let Some(broker) = &snapshot.broker {
         alarms.with(&[("source", "mesh")], broker.mesh_alarms);
     }

@@ -160,7 +160,8 @@ async fn health(caller: Caller, call: Call) -> Result<Response, Problem> {
     });
     let alarms = mesh.map(|mesh| {
         let own = front.links.alarms().into_iter().map(|alarm| format!("{}: {}", alarm.about, alarm.text));
-        mesh.alarms.into_iter().chain(own).collect()
+        let of_policy = front.keeper.alarms().into_iter().map(|text| format!("policy: {text}"));
+        mesh.alarms.into_iter().chain(own).chain(of_policy).collect()
     });
     ok(&Health {
         broker: front.broker.clone(),

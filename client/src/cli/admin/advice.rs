@@ -23,7 +23,7 @@ pub(crate) struct ExplainRight {
     #[arg(value_name = "DESTINATION")]
     destination: String,
     /// For write: a target; say how many nodes it reaches, and whether it names a hidden fact
-    #[arg(short = 'w', long = "where", value_name = "FILTER", value_parser = Filter::parse)]
+    #[arg(short = 'w', long = "where", value_name = "FILTER", value_parser = super::scope::parsed)]
     filter: Option<Filter>,
     /// Print one JSON document
     #[arg(long, help_heading = "Output")]
