@@ -1,6 +1,7 @@
 //! What do a request, its events and the system queries look like? The JSON bodies and the states of docs/protocol.md.
 
-use crate::message::NodeId;
+use crate::frame::Frame;
+use crate::message::{NodeId, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -370,6 +371,45 @@ pub struct Gone {
     pub at: u64,
     /// For people.
     pub reason: String,
+}
+
+/// Times and guards of a request; what is not set is left to the broker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// How late a node may start, ms.
+    pub start_within: Option<u64>,
+    /// How long answers are awaited, ms.
+    pub reply_within: Option<u64>,
+    /// Ask nobody if more nodes match.
+    pub max_targets: Option<u64>,
+    /// Ask nobody unless exactly so many nodes match.
+    pub expect_targets: Option<u64>,
+    /// Ask nobody; only say who would be asked.
+    pub dry_run: bool,
+    /// The guards hold for the brokers that can be asked.
+    pub allow_partial: bool,
+}
+
+impl Conditions {
+    /// The SEND with their headers.
+    pub fn on(&self, mut frame: Frame) -> Frame {
+        for (name, value) in [
+            (header::START_WITHIN, self.start_within),
+            (header::REPLY_WITHIN, self.reply_within),
+            (header::MAX_TARGETS, self.max_targets),
+            (header::EXPECT_TARGETS, self.expect_targets),
+        ] {
+            if let Some(value) = value {
+                frame = frame.header(name, &value.to_string());
+            }
+        }
+        for (name, on) in [(header::DRY_RUN, self.dry_run), (header::ALLOW_PARTIAL, self.allow_partial)] {
+            if on {
+                frame = frame.header(name, "true");
+            }
+        }
+        frame
+    }
 }
 
 /// Body of `/muster/cancel`.
