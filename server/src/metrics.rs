@@ -46,7 +46,7 @@ pub struct Parts<'a> {
     pub expired: &'a Expired,
     /// Links to other brokers.
     pub links: &'a Links,
-    /// Who keeps the policy.
+    /// What keeps the policy on disk.
     pub keeper: &'a Keeper,
     /// When the certificate in use ends, Unix seconds.
     pub certificate_until: Option<i64>,

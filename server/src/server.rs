@@ -149,12 +149,13 @@ pub struct Running {
     hub_task: tokio::sync::Mutex<tokio::task::JoinHandle<()>>,
 }
 
-/// Checks everything that a configuration names, as `musterd check` does: the policy that a start would enforce.
-pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
+/// Checks everything that a configuration names, and writes nothing: which policy a start would enforce, for people, a line each.
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     server_tls(config)?;
     tokens(config)?;
     let (_, begun) = look(config, unix_ms())?;
-    Ok(begun.edition.policy)
+    let locked_out = locked_out(config, &begun.edition.policy);
+    Ok(begun.outlook().into_iter().chain(locked_out).collect())
 }
 
 /// What speaks STOMP and HTTP to clients.

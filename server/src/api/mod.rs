@@ -68,7 +68,7 @@ pub struct Setup {
     pub max_frame: usize,
     /// Links of this broker.
     pub links: Links,
-    /// Who keeps its policy.
+    /// What keeps the policy on disk.
     pub keeper: Keeper,
     /// What `/metrics` says.
     pub metrics: Metrics,

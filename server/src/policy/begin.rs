@@ -117,6 +117,27 @@ pub fn begin(store: &Store, notary: &Result<Notary, TlsError>, me: &BrokerName, 
 }
 
 impl Begun {
+    /// Which policy a start would enforce, and what it would do to policy.toml, for people, a line each.
+    pub fn outlook(&self) -> Vec<String> {
+        let is_new = self.steps.iter().any(|step| matches!(step, Step::Commit));
+        let policy = match &self.edition.seal {
+            None => "policy.toml as it stands, of no generation".to_owned(),
+            Some(seal) if is_new => {
+                format!("policy.toml as it stands; a start makes it generation {}", seal.stamp.generation)
+            }
+            Some(seal) => format!("generation {} of {}", seal.stamp.generation, seal.stamp.authority),
+        };
+        let restore = self.steps.iter().find_map(|step| match step {
+            Step::Restore(Some(_)) => {
+                Some("policy.toml holds another text, which does not count: a start sets it aside")
+            }
+            Step::Restore(None) => Some("policy.toml does not hold that text: a start puts it there"),
+            _ => None,
+        });
+        let notes = self.notes.iter().filter(|_| !is_new).chain(&self.alarms).cloned();
+        [format!("policy: {policy}")].into_iter().chain(restore.map(str::to_owned)).chain(notes).collect()
+    }
+
     /// Writes what is to be written; what can wait becomes an alarm. `now` is Unix ms.
     pub fn carry_out(&mut self, store: &Store, now: u64) -> Result<(), StoreError> {
         for step in std::mem::take(&mut self.steps) {

@@ -473,7 +473,7 @@ async fn the_history_says_who_did_what_and_what_that_changed() {
     let first = HistoryQuery { generation: Some("1.1".parse().unwrap()), ..HistoryQuery::default() };
     assert!(house.history(first).await.unwrap().editions[0].changes.is_none());
     let none = HistoryQuery { generation: Some("7.7".parse().unwrap()), ..HistoryQuery::default() };
-    assert_eq!(house.history(none).await.unwrap_err().code, Code::BadBody);
+    assert_eq!(house.history(none).await.unwrap_err().code, Code::NoSuchName);
 }
 
 #[tokio::test]
