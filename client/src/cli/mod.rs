@@ -184,7 +184,7 @@ impl Failure {
             }
             // Brokers give one answer, whatever it was.
             Failure::WrongPassword { .. } => format!(
-                "{self}\n  {}: one of both is wrong, or the user is disabled, has expired, or may not log in from here.",
+                "{self}\n  {}: one of both is wrong, the user needs a client certificate that was not shown, or is disabled, has expired, or may not log in from here.",
                 Code::AuthFailed
             ),
             _ => self.to_string(),
