@@ -25,7 +25,8 @@ pub(crate) async fn flood(crowd: Arc<Crowd>, users: Vec<String>, place: u64, tog
             0 => format!("nobody-{}", number % 1_000),
             _ => users.get(number as usize % users.len().max(1)).cloned().unwrap_or_default(),
         };
-        let node = (number % 2 == 0).then(|| NodeLogin { key: NodeKey::new(rand::random()), session: 1, time: 0 });
+        let node =
+            number.is_multiple_of(2).then(|| NodeLogin { key: NodeKey::new(rand::random()), session: 1, time: 0 });
         let password = SecretString::from(format!("wrong-{:032x}", rand::random::<u128>()));
         let login = Login { user, password, node, heart_beat: Duration::ZERO, limit: WITHIN };
         match wire::connect(flood_address(number), broker, &crowd.tls, WITHIN).await {

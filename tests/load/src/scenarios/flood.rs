@@ -31,7 +31,7 @@ pub(super) async fn run(run: &mut Run) -> Result<()> {
     let probes = Probes::start(run);
     let start = storm::begin(run).await?;
     let ended = storm::end(run, Scenario::Flood, "registered", start, &meter).await;
-    probes.end(run, Scenario::Flood, false).await;
+    probes.end(run, Scenario::Flood).await;
     run.crew.tell(&Order::Calm, &run.ending).await?;
     ended
 }

@@ -4,6 +4,7 @@ use crate::machine::Usage;
 use crate::options::Scenario;
 use crate::report::{Memory, Row};
 use crate::run::Run;
+use crate::times::{ms, now};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -11,17 +12,22 @@ use std::time::Duration;
 const SETTLE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(run: &mut Run) -> Result<()> {
-    run.pass(SETTLE).await?;
+    let settled = run.pass(SETTLE).await;
     let meter = run.meter().await?;
-    let window = run.options.window();
-    let passed = run.pass(window).await;
+    let (window, start) = (run.options.window(), now());
+    // Also if the run ends here: what the agents take is known.
+    let passed = match settled {
+        Ok(()) => run.pass(window).await,
+        ended => ended,
+    };
+    let passed_ms = ms(start, now()).max(1.0);
     let costs = run.costs(&meter).await?;
     let idle = Usage::of_all(&run.cluster.processes()).resident;
     let agents = run.agents();
     let per_agent = idle.saturating_sub(run.empty) as f64 / agents as f64;
     let mut row = Row::new(Scenario::Idle, format!("{} s of heart-beats", window.as_secs()), agents);
     row.seen = agents;
-    let percent = costs.broker_cpu * 100.0 / window.as_secs_f64();
+    let percent = costs.broker_cpu * 100_000.0 / passed_ms;
     row.more.insert("broker CPU, % of a core", format!("{percent:.2}").into());
     row.missing = match (&passed, costs.met.is_empty()) {
         (Err(_), _) => Some("the window was not over".into()),

@@ -48,18 +48,18 @@ impl Probes {
         Probes { enough, asking }
     }
 
-    /// No more; what came of them. While a broker is down nobody can be answered: `may_fail` lets those pass.
-    pub(super) async fn end(self, run: &mut Run, scenario: Scenario, may_fail: bool) {
+    /// No more; what came of them. Each must have been answered.
+    pub(super) async fn end(self, run: &mut Run, scenario: Scenario) {
         let _ = self.enough.send(());
         let probes = self.asking.await.unwrap_or_default();
         let answered: Vec<f64> =
             probes.iter().filter(|probe| probe.trouble.is_none()).map(|probe| probe.took).collect();
         let failed = probes.len() - answered.len();
-        let meant = if may_fail { answered.len() } else { probes.len() };
-        let mut row = Row::new(scenario, "muster find by an operator, each second", meant).times(Spread::of(answered));
+        let mut row =
+            Row::new(scenario, "muster find by an operator, each second", probes.len()).times(Spread::of(answered));
         let each = probes.iter().map(|probe| match &probe.trouble {
             None => json!(probe.took.round()),
-            Some(trouble) => json!(trouble.lines().next()),
+            Some(trouble) => json!(trouble.replace('\n', " ")),
         });
         row.more.insert("each, in ms", each.collect());
         row.more.insert("without an answer", failed.into());

@@ -19,6 +19,6 @@ pub(super) async fn run(run: &mut Run) -> Result<()> {
     run.cluster.start_one(FIRST, &run.ending).await?;
     let probes = Probes::start(run);
     let ended = storm::end(run, Scenario::Restart, "back", start, &meter).await;
-    probes.end(run, Scenario::Restart, false).await;
+    probes.end(run, Scenario::Restart).await;
     ended
 }
