@@ -94,7 +94,7 @@ pub(crate) enum Scenario {
     Stream,
     /// A broker is killed and started again: everybody comes back, with tokens
     Restart,
-    /// A connect storm beside a flood of wrong passwords, and an operator who asks each second
+    /// A connect storm, then a restart, beside a flood of wrong passwords; an operator asks each second
     Flood,
 }
 

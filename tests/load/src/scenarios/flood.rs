@@ -1,7 +1,7 @@
-//! Does a flood of wrong passwords keep anybody out? A connect storm beside it, first ever, and an operator.
+//! Does a flood of wrong passwords keep anybody out? Beside it a connect storm, first ever, then a restart, with tokens; and an operator.
 
 use super::probes::Probes;
-use super::storm;
+use super::{restart, storm};
 use crate::cluster::{OPERATOR, begin};
 use crate::options::Scenario;
 use crate::orders::Order;
@@ -32,6 +32,8 @@ pub(super) async fn run(run: &mut Run) -> Result<()> {
     let start = storm::begin(run).await?;
     let ended = storm::end(run, Scenario::Flood, "registered", start, &meter).await;
     probes.end(run, Scenario::Flood).await;
-    run.crew.tell(&Order::Calm, &run.ending).await?;
-    ended
+    ended?;
+    run.ending.check()?;
+    restart::again(run, Scenario::Flood).await?;
+    run.crew.tell(&Order::Calm, &run.ending).await
 }

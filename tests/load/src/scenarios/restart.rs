@@ -12,13 +12,18 @@ use anyhow::Result;
 const FIRST: usize = 0;
 
 pub(super) async fn run(run: &mut Run) -> Result<()> {
+    again(run, Scenario::Restart).await
+}
+
+/// The same, whatever else is under way.
+pub(super) async fn again(run: &mut Run, scenario: Scenario) -> Result<()> {
     run.crew.tell(&Order::Watch { brokers: vec![FIRST] }, &run.ending).await?;
     let meter = run.meter().await?;
     run.cluster.kill(FIRST).await;
     let start = now();
     run.cluster.start_one(FIRST, &run.ending).await?;
     let probes = Probes::start(run);
-    let ended = storm::end(run, Scenario::Restart, "back", start, &meter).await;
-    probes.end(run, Scenario::Restart).await;
+    let ended = storm::end(run, scenario, "back", start, &meter).await;
+    probes.end(run, scenario).await;
     ended
 }
