@@ -28,7 +28,9 @@ pub(super) async fn run(run: &mut Run) -> Result<()> {
     let mut row = Row::new(Scenario::Idle, format!("{} s of heart-beats", window.as_secs()), agents);
     row.seen = agents;
     let percent = costs.broker_cpu * 100_000.0 / passed_ms;
-    row.more.insert("broker CPU, % of a core", format!("{percent:.2}").into());
+    row.more.insert("broker CPU, % of a core", ((percent * 100.0).round() / 100.0).into());
+    let generators = Usage::of_all(&run.crew.processes()).resident / agents as u64;
+    row.more.insert("resident set of the generators for an agent, bytes", generators.into());
     row.missing = match (&passed, costs.met.is_empty()) {
         (Err(_), _) => Some("the window was not over".into()),
         (Ok(()), false) => Some("not all agents were idle".into()),
