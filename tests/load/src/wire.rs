@@ -1,0 +1,129 @@
+//! How does a simulated client reach a broker? From a source address of its own, over TLS, every byte counted.
+
+use muster_protocol::dial;
+use muster_protocol::tls::{self, TlsError};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls_pki_types::ServerName;
+use serde::{Deserialize, Serialize};
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+static TO_BROKERS: AtomicU64 = AtomicU64::new(0);
+static FROM_BROKERS: AtomicU64 = AtomicU64::new(0);
+
+/// A connection to a broker, TLS done.
+pub(crate) type Stream = TlsStream<Counted>;
+
+/// Bytes of TCP payload, TLS and all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wire {
+    pub(crate) to_brokers: u64,
+    pub(crate) from_brokers: u64,
+}
+
+impl Wire {
+    /// Of all connections that this process ever had.
+    pub(crate) fn of_this_process() -> Wire {
+        Wire { to_brokers: TO_BROKERS.load(Relaxed), from_brokers: FROM_BROKERS.load(Relaxed) }
+    }
+
+    /// Both together.
+    pub(crate) fn plus(self, other: Wire) -> Wire {
+        Wire { to_brokers: self.to_brokers + other.to_brokers, from_brokers: self.from_brokers + other.from_brokers }
+    }
+
+    /// What came after `earlier`.
+    pub(crate) fn since(self, earlier: Wire) -> Wire {
+        Wire {
+            to_brokers: self.to_brokers.saturating_sub(earlier.to_brokers),
+            from_brokers: self.from_brokers.saturating_sub(earlier.from_brokers),
+        }
+    }
+}
+
+/// As an agent verifies brokers. Sessions are not resumed: agents have no tickets of each other, and shared ones would be.
+pub(crate) fn client_config(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::clone(&*tls::client_config(ca)?);
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// TCP from this address, and TLS, together within `limit`. The error says what it was that failed.
+pub(crate) async fn connect(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    tls: &Arc<ClientConfig>,
+    limit: Duration,
+) -> Result<Stream, (&'static str, io::Error)> {
+    let attempt = async {
+        let socket = TcpSocket::new_v4().map_err(|error| ("no socket", error))?;
+        socket.bind((from, 0).into()).map_err(|error| ("no source address", error))?;
+        let tcp = socket.connect(to).await.map_err(|error| ("no TCP connection", error))?;
+        dial::harden(&tcp).map_err(|error| ("no TCP connection", error))?;
+        let connector = TlsConnector::from(tls.clone());
+        connector.connect(ServerName::IpAddress(to.ip().into()), Counted(tcp)).await.map_err(|error| ("no TLS", error))
+    };
+    let late = || ("no connection in time", io::Error::from(io::ErrorKind::TimedOut));
+    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// A TCP connection whose bytes are counted.
+#[derive(Debug)]
+pub(crate) struct Counted(TcpStream);
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.0).poll_read(context, buffer))?;
+        FROM_BROKERS.fetch_add((buffer.filled().len() - before) as u64, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        written(Pin::new(&mut self.0).poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        written(Pin::new(&mut self.0).poll_write_vectored(context, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+fn written(result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Ok(count)) = &result {
+        TO_BROKERS.fetch_add(*count as u64, Relaxed);
+    }
+    result
+}
