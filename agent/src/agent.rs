@@ -76,7 +76,7 @@ enum End {
 /// Runs until `stop` is told.
 pub async fn run(config: Config, mut stop: Stop) -> Result<(), AgentError> {
     config.password()?;
-    tls::client_config(&config.ca)?;
+    tls::client_config(&config.ca, config.tls.as_ref())?;
     let mut identity = Identity::open(&config.state_dir)?;
     let file = config.state_dir.join("requests");
     let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
@@ -218,7 +218,7 @@ async fn log_in(
 ) -> Result<(Session, Incoming<dial::Stream>), Attempt> {
     let failed = |error: &dyn std::fmt::Display| Attempt::Failed(End::Failed(error.to_string(), None));
     // Read at each try, as the password is.
-    let tls = tls::client_config(&desk.config.ca).map_err(|e| failed(&e))?;
+    let tls = tls::client_config(&desk.config.ca, desk.config.tls.as_ref()).map_err(|e| failed(&e))?;
     let stream = dial::connect(address, &tls, CONNECT_WITHIN).await.map_err(|e| failed(&e))?;
     let now = Timestamp::now();
     let number = identity.next_session(u64::try_from(now.as_second()).unwrap_or(0)).map_err(|e| failed(&e))?;

@@ -4,6 +4,7 @@ mod allow;
 
 pub use allow::{AllowedCommand, ExecConfig};
 use muster_protocol::dial::Address;
+use muster_protocol::tls::Own;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 use std::fs;
@@ -32,6 +33,9 @@ pub struct Config {
     pub password_file: PathBuf,
     /// CA certificates in PEM.
     pub ca: PathBuf,
+    /// Section `[tls]`: what is shown to brokers that ask for a certificate.
+    #[serde(default, deserialize_with = "Own::deserialize")]
+    pub tls: Option<Own>,
     /// Where the agent keeps what must survive a restart.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
@@ -247,7 +251,8 @@ impl Config {
             &mut config.facts.dir,
             &mut config.classes.dir,
         ];
-        for path in single.into_iter().chain(&mut config.classes.files) {
+        let own = config.tls.iter_mut().flat_map(|own| [&mut own.certificate, &mut own.key]);
+        for path in single.into_iter().chain(own).chain(&mut config.classes.files) {
             *path = folder.join(&*path);
         }
         Ok(config)

@@ -52,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Check { file } => {
             let config = Config::load(&file)?;
             config.password()?;
-            muster_protocol::tls::client_config(&config.ca)?;
+            muster_protocol::tls::client_config(&config.ca, config.tls.as_ref())?;
             println!("{}: good", file.display());
             Ok(())
         }

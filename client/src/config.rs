@@ -2,6 +2,7 @@
 
 use crate::token::{TokenError, TokenFile};
 use muster_protocol::dial::Address;
+use muster_protocol::tls::Own;
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ pub struct File {
     pub password_file: Option<PathBuf>,
     /// CA certificates (PEM) that the brokers' certificates are checked against.
     pub ca: Option<PathBuf>,
+    /// `tls`: what is shown to brokers that ask for a certificate.
+    #[serde(default, deserialize_with = "Own::deserialize")]
+    pub tls: Option<Own>,
     /// The collective that requests go to.
     pub collective: Option<String>,
     /// Ask before a request goes to more nodes than this.
@@ -74,6 +78,8 @@ pub struct Settings {
     pub password: PasswordSource,
     /// CA certificates.
     pub ca: PathBuf,
+    /// What is shown to brokers that ask for a certificate.
+    pub tls: Option<Own>,
     /// The collective.
     pub collective: String,
     /// The threshold of the question before a large request.
@@ -135,7 +141,8 @@ impl File {
         let text = std::fs::read_to_string(file).map_err(|cause| ConfigError::Read { file: file.to_owned(), cause })?;
         let mut parsed = File::parse(&text, file)?;
         let base = file.parent().unwrap_or(Path::new("."));
-        for path in [&mut parsed.password_file, &mut parsed.ca].into_iter().flatten() {
+        let own = parsed.tls.iter_mut().flat_map(|own| [&mut own.certificate, &mut own.key]);
+        for path in [&mut parsed.password_file, &mut parsed.ca].into_iter().flatten().chain(own) {
             *path = match (path.strip_prefix("~"), home) {
                 (Ok(rest), Some(home)) => home.join(rest),
                 _ => base.join(&*path),
@@ -196,6 +203,7 @@ impl Settings {
             user,
             password,
             ca,
+            tls: file.tls,
             collective: options.collective.or(file.collective).unwrap_or_else(|| DEFAULT_COLLECTIVE.into()),
             confirm_above: file.confirm_above.unwrap_or(DEFAULT_CONFIRM_ABOVE),
             connect_timeout: options.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
@@ -262,6 +270,7 @@ mod tests {
         assert_eq!(file.collective.as_deref(), Some(DEFAULT_COLLECTIVE));
         assert_eq!(file.confirm_above, Some(DEFAULT_CONFIRM_ABOVE));
         assert!(file.password_file.is_some());
+        assert_eq!(file.tls, Some(Own { certificate: "alice.pem".into(), key: "alice.key".into() }));
     }
 
     #[test]
@@ -274,6 +283,10 @@ mod tests {
         );
         assert!(error("confirm-above = -1\n").starts_with("my.toml:1: "));
         assert!(error("user = \n").starts_with("my.toml:1: "));
+        let half = error("user = \"a\"\n\n[tls]\ncertificate = \"a.pem\"\n");
+        assert!(half.starts_with("my.toml:3: ") && half.contains("`certificate` without `key`"), "{half}");
+        let half = error("tls = { key = \"a.key\" }\n");
+        assert!(half.starts_with("my.toml:1: ") && half.contains("`key` without `certificate`"), "{half}");
         let secret = error("password = \"hunter2\"\n");
         assert!(secret.contains("password-file") && !secret.contains("hunter2"), "{secret}");
     }
@@ -282,8 +295,9 @@ mod tests {
     fn options_win_over_the_environment_over_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("m.toml");
-        std::fs::write(&path, "brokers = [\"f:1\"]\nuser = \"file\"\nca = \"ca.pem\"\npassword-file = \"~/pw\"\n")
-            .expect("write");
+        let text = "brokers = [\"f:1\"]\nuser = \"file\"\nca = \"ca.pem\"\npassword-file = \"~/pw\"\n\
+                    tls = { certificate = \"~/me.pem\", key = \"me.key\" }\n";
+        std::fs::write(&path, text).expect("write");
         let environment = |name: &str| match name {
             "MUSTER_CONFIG" => Some(path.display().to_string()),
             "HOME" => Some("/home/o".into()),
@@ -296,6 +310,8 @@ mod tests {
         assert_eq!(settings.user, "environment");
         assert_eq!(settings.brokers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["e1:2", "e2:61614"]);
         assert_eq!(settings.ca, folder.path().join("ca.pem"));
+        let own = Own { certificate: "/home/o/me.pem".into(), key: folder.path().join("me.key") };
+        assert_eq!(settings.tls, Some(own));
         assert!(matches!(settings.password, PasswordSource::File(path) if path == Path::new("/home/o/pw")));
         assert_eq!((settings.collective.as_str(), settings.confirm_above), ("prod", 50));
         let options = Overrides {

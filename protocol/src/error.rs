@@ -40,7 +40,7 @@ codes! {
     /// No protocol version in common.
     BadVersion = "bad-version", "Offer accept-version 1.0, 1.1 or 1.2.";
     /// Unknown user, wrong password, disabled user, wrong node key: deliberately one answer.
-    AuthFailed = "auth-failed", "Check user, password and, for an agent, its node key.";
+    AuthFailed = "auth-failed", "Check user, password, client certificate if one is needed and, for an agent, its node key.";
     /// The login did not come in time.
     AuthTimeout = "auth-timeout", "Finish TLS and CONNECT within the broker's login time.";
     /// The broker cannot take this now; never a statement about rights.

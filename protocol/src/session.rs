@@ -8,6 +8,7 @@ use crate::frame::{self, Command, Decoded, Decoder, Frame, FrameError, Limits, V
 use crate::message::{NodeId, NodeKey, header};
 use crate::token::is_token;
 use bytes::BytesMut;
+use rustls::AlertDescription;
 use secrecy::{ExposeSecret, SecretString};
 use std::io;
 use std::time::Duration;
@@ -69,12 +70,36 @@ pub enum SessionError {
     /// No CONNECTED in time.
     #[error("no answer to the login within {} s", .0.as_secs())]
     LoginTimeout(Duration),
+    /// The broker refused what this side showed of itself. In TLS 1.3 that comes when this side is done, with the first answer.
+    #[error(
+        "the broker does not take the client certificate ({0:?}): it is of another CA than the broker's `client-ca`, has expired, or is not for clients; issue another one, or show none if none is needed"
+    )]
+    Certificate(AlertDescription),
     /// The connection broke.
     #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The peer does not speak STOMP.
     #[error("the peer is no Muster broker: {0}")]
     Frame(#[from] FrameError),
+}
+
+impl From<io::Error> for SessionError {
+    fn from(error: io::Error) -> SessionError {
+        use AlertDescription as Alert;
+        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(rustls::Error::AlertReceived(
+                alert @ (Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                // A signature in it is wrong: of another CA that calls itself the same.
+                | Alert::DecryptError),
+            )) => SessionError::Certificate(*alert),
+            _ => SessionError::Io(error),
+        }
+    }
 }
 
 /// What the broker said in CONNECTED.

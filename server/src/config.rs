@@ -158,11 +158,13 @@ pub struct Tls {
     pub key: PathBuf,
     /// The CA certificates that clients verify brokers with, PEM.
     pub ca: PathBuf,
+    /// The CA certificates of clients, PEM; `None`: clients are asked for no certificate.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Default for Tls {
     fn default() -> Tls {
-        Tls { certificate: "broker.pem".into(), key: "broker.key".into(), ca: "ca.pem".into() }
+        Tls { certificate: "broker.pem".into(), key: "broker.key".into(), ca: "ca.pem".into(), client_ca: None }
     }
 }
 
@@ -328,7 +330,7 @@ pub struct AdminConfig {
     /// Of these, from one address; 0 is no limit.
     #[serde(deserialize_with = "values::count::<_, 0, 1_000_000>")]
     pub connections_per_address: usize,
-    /// Sessions inside the broker that calls are answered by, one for each token and address.
+    /// Sessions inside the broker that calls are answered by, one for each token, address and client certificate.
     #[serde(deserialize_with = "values::count::<_, 1, 100_000>")]
     pub sessions: usize,
     /// After how long without a call such a session, or a connection, is closed.
@@ -478,8 +480,9 @@ impl Config {
             &mut tls.key,
             &mut tls.ca,
         ];
+        let optional = [self.cluster_key_previous.as_mut(), tls.client_ca.as_mut()];
         // Joining an absolute path replaces the directory.
-        paths.into_iter().chain(self.cluster_key_previous.as_mut()).for_each(|path| *path = directory.join(&*path));
+        paths.into_iter().chain(optional.into_iter().flatten()).for_each(|path| *path = directory.join(&*path));
     }
 }
 

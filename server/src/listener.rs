@@ -1,11 +1,13 @@
 //! Who may come in? Accepts connections, bounds those that have not logged in, does TLS in the connection's own task.
 
+use crate::broker::access::{Certificate, Names, Peer};
 use crate::broker::event::{Event, SessionId};
 use crate::login::Outcome;
 use crate::session::{self, Shared};
 use futures_util::FutureExt;
 use muster_protocol::dial::harden;
-use rustls::ServerConfig;
+use muster_protocol::tls::Identity;
+use rustls::{ServerConfig, ServerConnection};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -14,10 +16,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
+
+/// How long a connection whose TLS has failed is read on, so that the alert that says why arrives before a reset.
+const PART: Duration = Duration::from_secs(2);
 
 /// How many may be where.
 #[derive(Debug, Clone, Copy)]
@@ -254,7 +260,7 @@ async fn connection(
         return tracing::debug!(%error, "socket options");
     }
     match speaks {
-        Speaks::Plain => session::run(tcp, id, peer, shared, deadline, pending).await,
+        Speaks::Plain => session::run(tcp, id, peer.into(), shared, deadline, pending).await,
         Speaks::Tls(config) => {
             let first = match timeout_at(deadline, first_bytes(&tcp)).await {
                 Ok(Ok(first)) => first,
@@ -271,11 +277,16 @@ async fn connection(
                 session::refuse_plain(&mut tcp, &format!("this port speaks STOMP over TLS; what came is {what}")).await;
                 return drop(pending);
             }
-            match timeout_at(deadline, TlsAcceptor::from(config).accept(tcp)).await {
-                Ok(Ok(tls)) => session::run(tls, id, peer, shared, deadline, pending).await,
-                Ok(Err(error)) => {
+            match timeout_at(deadline, TlsAcceptor::from(config).accept(tcp).into_fallible()).await {
+                Ok(Ok(tls)) => {
+                    let peer = Peer { address: peer, certificate: shown(tls.get_ref().1) };
+                    session::run(tls, id, peer, shared, deadline, pending).await;
+                }
+                Ok(Err((error, tcp))) => {
                     shared.logins.note(Outcome::Tls);
                     tracing::warn!(target: "muster::login", peer = %peer.ip(), %error, reason = "TLS failed", "login refused");
+                    part(tcp).await;
+                    drop(pending);
                 }
                 Err(_) => {
                     shared.logins.note(Outcome::Timeout);
@@ -284,6 +295,30 @@ async fn connection(
             }
         }
     }
+}
+
+/// The certificate that a client has shown; TLS is done, so it was verified. One that cannot be read has no name.
+pub(crate) fn shown(tls: &ServerConnection) -> Option<Arc<Certificate>> {
+    let first = tls.peer_certificates()?.first()?;
+    let Identity { names, common_name, until, .. } = Identity::of(first).unwrap_or_else(|error| {
+        tracing::warn!(target: "muster::login", %error, "a client certificate that TLS takes cannot be read; it counts for nobody");
+        Identity::default()
+    });
+    let names = common_name.map_or(Names::Dns(names), Names::Common);
+    // Its last second is still good.
+    let ends = u64::try_from(until).unwrap_or_default().saturating_add(1);
+    Some(Arc::new(Certificate { names, ends }))
+}
+
+/// Half-closes and reads on for a while: what was said last is not overtaken by a reset.
+pub(crate) async fn part(mut tcp: TcpStream) {
+    let _ = timeout(PART, async {
+        tcp.shutdown().await?;
+        let mut sink = [0; 256];
+        while tcp.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    })
+    .await;
 }
 
 /// The first bytes, left in place for TLS.

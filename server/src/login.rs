@@ -1,7 +1,7 @@
 //! Who is this? One path and one time for every login that fails; hashes on the blocking pool, bounded.
 //!
 //! Order of checks: token, positive cache, back-off of (address, user), a place at the hashing pool, argon2id. What the policy says beyond
-//! the password (disabled, expired, network, kind, node key) is weighed only after a hash was computed, so that no answer comes earlier than another.
+//! the password (disabled, expired, network, client certificate, kind, node key) is weighed only after a hash was computed, so that no answer comes earlier than another.
 //!
 //! A passcode of the form of a token is only ever checked as a token. A wrong one costs two short hashes whoever it names, never an
 //! argon2id, and counts for nobody's back-off: nobody can lock others out with forged tokens, or make the broker compute for them.
@@ -11,7 +11,7 @@ mod tally;
 
 pub use tally::Outcome;
 
-use crate::broker::access::{Kind, Policy, User};
+use crate::broker::access::{Kind, Peer, Policy, User};
 use crate::broker::event::NodeHello;
 use crate::hub::Clock;
 use crate::passwd;
@@ -25,7 +25,7 @@ use pool::Pool;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tally::Tally;
 use tokio::sync::watch;
@@ -124,7 +124,7 @@ impl Logins {
     }
 
     /// Checks the CONNECT of `peer`.
-    pub async fn check(&self, headers: &Headers, peer: SocketAddr) -> Result<Accepted, Rejected> {
+    pub async fn check(&self, headers: &Headers, peer: &Peer) -> Result<Accepted, Rejected> {
         let judged = self.judge(headers, peer).await;
         if let Err(rejected) = &judged {
             let is_busy = rejected.refusal.code == Code::Busy;
@@ -143,7 +143,7 @@ impl Logins {
         self.tally.counts()
     }
 
-    async fn judge(&self, headers: &Headers, peer: SocketAddr) -> Result<Accepted, Rejected> {
+    async fn judge(&self, headers: &Headers, peer: &Peer) -> Result<Accepted, Rejected> {
         let claim = claim(headers, self.clock.now().unix);
         let policy = self.policy.borrow().clone();
         let user = policy.user(&claim.user).cloned();
@@ -190,13 +190,7 @@ impl Logins {
     }
 
     /// An unknown user's token is checked like a known one's, against a hash that nobody has.
-    fn check_token(
-        &self,
-        user: Option<Arc<User>>,
-        claim: Claim,
-        peer: SocketAddr,
-        unix: u64,
-    ) -> Result<Accepted, Rejected> {
+    fn check_token(&self, user: Option<Arc<User>>, claim: Claim, peer: &Peer, unix: u64) -> Result<Accepted, Rejected> {
         let phc = user.as_ref().map_or(passwd::dummy_phc(), |user| user.password.as_str());
         let good = self.tokens.check(claim.password.expose_secret(), claim.holder(phc), unix / 1000);
         let good = good.map_err(|error| failed(error.as_str()))?;
@@ -311,9 +305,9 @@ fn hello(headers: &Headers, unix: u64) -> Result<NodeHello, ()> {
 }
 
 /// What speaks against this login beside the password.
-fn weigh(user: Option<&User>, claim: &Claim, peer: SocketAddr, unix: u64) -> Option<&'static str> {
+fn weigh(user: Option<&User>, claim: &Claim, peer: &Peer, unix: u64) -> Option<&'static str> {
     let user = user?;
-    if let Some(reason) = user.barred(peer.ip(), unix / 1000) {
+    if let Some(reason) = user.barred(peer, unix / 1000) {
         return Some(reason);
     }
     match (&claim.node, user.kind) {
@@ -325,7 +319,8 @@ fn weigh(user: Option<&User>, claim: &Claim, peer: SocketAddr, unix: u64) -> Opt
 }
 
 fn failed(reason: &'static str) -> Rejected {
-    let text = "login refused: check user, password and, for an agent, its node key";
+    let text =
+        "login refused: check user, password, client certificate if one is needed and, for an agent, its node key";
     Rejected { refusal: Refusal::new(Code::AuthFailed, text), retry_after: None, reason }
 }
 
@@ -341,7 +336,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::access::{Certificate, Names};
     use crate::cluster_key::ClusterKey;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     fn tokens() -> Tokens {
@@ -356,8 +353,8 @@ mod tests {
             let logins = logins.clone();
             async move {
                 let headers: Headers = [("login", "eve"), ("passcode", "guess")].into_iter().collect();
-                let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-                logins.check(&headers, peer).await.expect_err("nobody is in this policy").refusal.code
+                let peer = SocketAddr::from(([127, 0, 0, 1], 1)).into();
+                logins.check(&headers, &peer).await.expect_err("nobody is in this policy").refusal.code
             }
         };
         assert_eq!(try_one().await, Code::AuthFailed);
@@ -384,8 +381,12 @@ mod tests {
     }
 
     async fn log_in(logins: &Logins, user: &str, passcode: &str, address: [u8; 4]) -> Result<Accepted, Rejected> {
+        log_in_from(logins, user, passcode, SocketAddr::from((address, 1)).into()).await
+    }
+
+    async fn log_in_from(logins: &Logins, user: &str, passcode: &str, peer: Peer) -> Result<Accepted, Rejected> {
         let headers: Headers = [("login", user), ("passcode", passcode)].into_iter().collect();
-        logins.check(&headers, SocketAddr::from((address, 1))).await
+        logins.check(&headers, &peer).await
     }
 
     const HERE: [u8; 4] = [127, 0, 0, 1];
@@ -441,5 +442,53 @@ mod tests {
         }
         let earlier = logins(&phc, "revoked-before = 2020-01-01");
         assert!(log_in(&earlier, "alice", token, HERE).await.is_ok(), "it was made later");
+    }
+
+    /// From [`HERE`], with a certificate of this name if there is one.
+    fn showing(name: Option<&str>) -> Peer {
+        let certificate =
+            name.map(|name| Certificate { names: Names::Dns(vec![name.to_owned()]), ends: u64::MAX }.into());
+        Peer { address: (HERE, 1).into(), certificate }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_needed_beside_password_and_token_and_every_refusal_says_the_same() {
+        let logins = alice("certificate = \"alice.example\"");
+        let alice = || showing(Some("alice.example"));
+        let first = log_in_from(&logins, "alice", "secret", alice()).await.expect("password and certificate");
+        let token = first.token.expect("tokens are on");
+        log_in_from(&logins, "alice", token.expose_secret(), alice()).await.expect("token and certificate");
+        let wrong = log_in_from(&logins, "alice", "wrong", alice()).await.expect_err("the password is wrong");
+        assert_eq!(wrong.reason, "wrong password", "a certificate stands for nothing");
+        for (name, reason) in [(None, "no client certificate"), (Some("bob.example"), "another name")] {
+            for passcode in ["secret", token.expose_secret()] {
+                lock(&logins.failures).clear();
+                let refused = log_in_from(&logins, "alice", passcode, showing(name)).await.expect_err(reason);
+                assert!(refused.reason.contains(reason), "{}", refused.reason);
+                assert_eq!((&refused.refusal, refused.retry_after), (&wrong.refusal, None), "{reason}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_right_password_without_the_certificate_costs_a_hash_and_waits_as_a_wrong_one() {
+        let mut logins = alice("certificate = \"alice.example\"");
+        let alice = || showing(Some("alice.example"));
+        log_in_from(&logins, "alice", "secret", alice()).await.expect("it is remembered");
+        // With all places taken nothing is hashed: whoever is answered all the same was not hashed for.
+        logins.pool = Pool::new(1, 0);
+        let permits = (logins.pool.enter(true).await, logins.pool.enter(true).await);
+        for passcode in ["secret", "wrong"] {
+            let refused = log_in_from(&logins, "alice", passcode, showing(None)).await.expect_err("no place");
+            assert_eq!(refused.reason, "too many logins at once", "{passcode}");
+        }
+        log_in_from(&logins, "alice", "secret", alice()).await.expect("it is still remembered");
+        drop(permits);
+        let pair = (IpAddr::from(HERE), "alice".to_owned());
+        for count in 1..=2 {
+            let refused = log_in_from(&logins, "alice", "secret", showing(None)).await.expect_err("no certificate");
+            assert_eq!(refused.refusal.code, Code::AuthFailed);
+            assert_eq!(lock(&logins.failures)[&pair].count, count);
+        }
     }
 }

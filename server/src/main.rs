@@ -141,7 +141,10 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Check { file } => {
             let config = Config::load(&file)?;
-            server::check(&config)?;
+            let policy = server::check(&config)?;
+            if let Some(note) = server::locked_out(&config, &policy) {
+                eprintln!("{}: {note}", file.display());
+            }
             println!("{}: good", file.display());
         }
         Command::Passwd { file } => {

@@ -10,7 +10,7 @@ use crate::broker::outbox::Expired;
 use crate::broker::record::Record;
 use crate::broker::{Broker, Settings};
 use crate::cluster_key::{ClusterKey, KeyError};
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::control;
 use crate::hub::Hub;
 use crate::instance::{self, InstanceError};
@@ -138,7 +138,7 @@ pub struct Running {
     api: Option<Api>,
     instance: u64,
     keeper: Keeper,
-    certificate: PathBuf,
+    config: Config,
     meter: Meter,
     addresses: Vec<SocketAddr>,
     link_addresses: Vec<SocketAddr>,
@@ -149,10 +149,29 @@ pub struct Running {
 
 /// Checks everything that a configuration names, as `musterd check` does: the policy that a start would enforce.
 pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
-    tls::server_config(&config.tls.certificate, &config.tls.key)?;
+    server_tls(config)?;
     tokens(config)?;
     let (_, begun) = look(config, unix_ms())?;
     Ok(begun.edition.policy)
+}
+
+/// What speaks STOMP and HTTP to clients.
+fn server_tls(config: &Config) -> Result<Arc<ServerConfig>, TlsError> {
+    let Tls { certificate, key, client_ca, .. } = &config.tls;
+    tls::server_config(certificate, key, client_ca.as_deref())
+}
+
+/// Who can never log in here: users who need a client certificate, at a broker that asks for none. One line, for people.
+pub fn locked_out(config: &Config, policy: &Policy) -> Option<String> {
+    if config.tls.client_ca.is_some() {
+        return None;
+    }
+    let mut users = policy.users_with_certificate();
+    let (first, others) = (users.next()?, users.count());
+    let who = if others > 0 { format!("{} and {others} more", first.name) } else { first.name.clone() };
+    Some(format!(
+        "`certificate` in the policy: {who} cannot log in at this broker, which asks for no client certificates; set `client-ca` in [tls] of musterd.toml"
+    ))
 }
 
 /// What is on disk of the policy, and what a start makes of it.
@@ -174,6 +193,9 @@ fn take_up(config: &Config) -> Result<keeper::Setup, StartError> {
     let Begun { edition, alarms, notes, .. } = begun;
     notes.iter().for_each(|note| tracing::warn!(target: "muster::policy", "{note}"));
     alarms.iter().for_each(|alarm| tracing::error!(target: "muster::policy", "{alarm}"));
+    if let Some(note) = locked_out(config, &edition.policy) {
+        tracing::warn!(target: "muster::policy", "{note}");
+    }
     Ok(keeper::Setup { store, claim, notary, me: BrokerName::parse(&config.broker.name)?, edition, alarms })
 }
 
@@ -189,7 +211,7 @@ fn tokens(config: &Config) -> Result<Tokens, KeyError> {
 
 /// Starts a broker; it runs until [`Running::stop`].
 pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
-    let server_tls = tls::server_config(&config.tls.certificate, &config.tls.key)?;
+    let server_tls = server_tls(config)?;
     let tokens = tokens(config)?;
     let certificate_until = tls::valid_until(&config.tls.certificate).ok();
     let state = &config.broker.state_dir;
@@ -272,7 +294,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         api,
         instance,
         keeper,
-        certificate: config.tls.certificate.clone(),
+        config: config.clone(),
         meter,
         addresses,
         link_addresses,
@@ -474,10 +496,12 @@ impl Running {
                 "policy": broker.authority_answer(),
             })
         });
-        let valid_until = tls::valid_until(&self.certificate).ok();
+        let valid_until = tls::valid_until(&self.config.tls.certificate).ok();
         let about_policy = |text| Alarm { about: "policy".into(), text, at: unix_ms() };
-        let alarms: Vec<Alarm> =
-            self.links.alarms().into_iter().chain(self.keeper.alarms().into_iter().map(about_policy)).collect();
+        let policy = self.shared.hub.ask(|broker| broker.policy().clone()).await;
+        let locked_out = policy.and_then(|policy| locked_out(&self.config, &policy));
+        let of_policy = self.keeper.alarms().into_iter().chain(locked_out).map(about_policy);
+        let alarms: Vec<Alarm> = self.links.alarms().into_iter().chain(of_policy).collect();
         json!({
             "broker": self.shared.name,
             "instance": self.instance,

@@ -2,6 +2,7 @@
 //!
 //! Whatever ends a connection, the broker is told. A frame is never left half-written: the writer is only dropped when the socket is.
 
+use crate::broker::access::Peer;
 use crate::broker::event::{Event, Opened, SessionId, Ticket};
 use crate::broker::outbox::{Expired, Item, Message, OutboxReader, counted};
 use crate::broker::record::{Record, Verdict, Who};
@@ -52,7 +53,7 @@ pub struct Shared {
 }
 
 /// Runs a connection whose TLS is done. `deadline` is for the login; `admitted` is dropped when that is over.
-pub async fn run<S, P>(stream: S, id: SessionId, peer: SocketAddr, shared: Arc<Shared>, deadline: Instant, admitted: P)
+pub async fn run<S, P>(stream: S, id: SessionId, peer: Peer, shared: Arc<Shared>, deadline: Instant, admitted: P)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
     P: Send,
@@ -67,7 +68,7 @@ where
         session: id,
         token: None,
     };
-    let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, peer, &shared)).await;
+    let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, &peer, &shared)).await;
     // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
     let (accepted, beats) = match login {
         Ok(Ok(login)) => {
@@ -146,7 +147,7 @@ struct Ended {
 async fn log_in<S: AsyncRead + AsyncWrite>(
     reader: &mut Reader<S>,
     id: SessionId,
-    peer: SocketAddr,
+    peer: &Peer,
     shared: &Arc<Shared>,
 ) -> Result<(Accepted, Beats), LoginEnd> {
     let reject = |version, code, text: String, reason| {
@@ -180,7 +181,7 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
         return Err(malformed(version, Code::BadHeader, text, "malformed heart-beat"));
     };
     let accepted = shared.logins.check(&connect.headers, peer).await.map_err(|rejected| {
-        shared.hub.audit().tell(|| refused_login(&connect.headers, peer, &rejected));
+        shared.hub.audit().tell(|| refused_login(&connect.headers, peer.address, &rejected));
         LoginEnd::Rejected(version, rejected)
     })?;
     // Nothing of the second frame was parsed yet, so version and limits hold from here.
@@ -193,7 +194,7 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
         password_hash: accepted.user.password.as_str().to_owned(),
         token_made: accepted.token_made,
         node: accepted.node,
-        peer,
+        peer: peer.clone(),
         outbox,
     };
     if !shared.hub.tell(Event::Opened(Box::new(opened))).await {

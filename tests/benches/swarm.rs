@@ -55,7 +55,7 @@ async fn run(agents: usize) {
     musterd.args(["run", "--config"]).arg(dir.join("musterd.toml")).stderr(Stdio::null());
     let broker = Running(musterd.spawn().unwrap());
     let address: Address = format!("127.0.0.1:{port}").parse().unwrap();
-    let tls = tls::client_config(&dir.join("ca.pem")).unwrap();
+    let tls = tls::client_config(&dir.join("ca.pem"), None).unwrap();
     until_listening(&address).await;
     let before = resident(broker.0.id());
 

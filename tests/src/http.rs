@@ -69,7 +69,12 @@ impl Http {
 
     /// TLS with these protocols to choose from.
     pub fn over_tls(address: SocketAddr, ca: &Path, protocols: &[&str]) -> io::Result<Http> {
-        let mut config: ClientConfig = (*tls::client_config(ca).map_err(io::Error::other)?).clone();
+        Http::over(address, tls::client_config(ca, None).map_err(io::Error::other)?.as_ref(), protocols)
+    }
+
+    /// TLS as this configuration has it, with these protocols to choose from.
+    pub fn over(address: SocketAddr, config: &ClientConfig, protocols: &[&str]) -> io::Result<Http> {
+        let mut config = config.clone();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let name = ServerName::from(address.ip());
         let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod agent;
 pub mod broker;
+pub mod client_ca;
 pub mod cluster;
 pub mod crew;
 pub mod exposition;
@@ -21,6 +22,7 @@ pub mod stomp;
 pub use account::Account;
 pub use agent::Agent;
 pub use broker::{Broker, Setup};
+pub use client_ca::{ClientCa, Leaf};
 pub use cluster::{Cluster, Plan};
 pub use crew::{Crew, Listener};
 pub use http::Http;

@@ -5,12 +5,13 @@ use bytes::BytesMut;
 use muster_protocol::frame::{self, Command, Decoded, Decoder, Frame, Limits, Version};
 use muster_protocol::tls;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The reply queue that [`Stomp::operator`] subscribes to.
@@ -96,7 +97,11 @@ impl Stomp {
 
     /// TLS to an address that must present a certificate of this CA for `127.0.0.1`.
     pub fn over_tls(address: SocketAddr, ca: &Path) -> io::Result<Stomp> {
-        let config = tls::client_config(ca).map_err(io::Error::other)?;
+        Stomp::over(address, tls::client_config(ca, None).map_err(io::Error::other)?)
+    }
+
+    /// TLS to an address, as this configuration has it.
+    pub fn over(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Stomp> {
         let name = ServerName::from(address.ip());
         let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
         let mut tcp = tcp(address)?;

@@ -23,12 +23,19 @@ fn the_sample_loads_and_its_values_are_the_defaults() {
                 &config.modules,
                 &config.policy,
                 &config.log,
-                &config.state_dir
+                &config.state_dir,
+                &config.tls
             )
         )
     };
     assert_eq!(rest(&sample), rest(&defaults));
     assert_eq!(sample.brokers[1].port(), 61614);
+    // What it shows commented out are examples.
+    let text = include_str!("../../../conf/agent.toml")
+        .replace("#certificate = ", "certificate = ")
+        .replace("#key = ", "key = ");
+    let own = parse(&text).expect("the examples are good").tls.expect("a certificate");
+    assert_eq!(own, Own { certificate: "/etc/muster/agent.pem".into(), key: "/etc/muster/agent.key".into() });
 }
 
 #[test]
@@ -36,6 +43,9 @@ fn relative_paths_count_from_the_folder_of_the_file() {
     let config = parse(SMALLEST).expect("good");
     assert_eq!(config.password_file, Path::new("/etc/x/p"));
     assert_eq!(config.ca, Path::new("/etc/x/ca.pem"));
+    assert_eq!(config.tls, None);
+    let config = parse(&format!("{SMALLEST}[tls]\ncertificate = \"own.pem\"\nkey = \"/k/own.key\"\n")).expect("good");
+    assert_eq!(config.tls, Some(Own { certificate: "/etc/x/own.pem".into(), key: "/k/own.key".into() }));
 }
 
 #[test]
@@ -54,6 +64,9 @@ fn errors_name_file_line_column_and_cure() {
         ("[modules.exec]\nallow = [\"/bin/sleep\"]", 6, "expected a list"),
         ("[modules.exec]\nallow = [[\"/usr/bin/python3.11\"]]", 6, "runs whatever"),
         ("password = \"secret\"", 5, "unknown field"),
+        ("[tls]\ncertificate = \"own.pem\"", 5, "`certificate` without `key`; give both"),
+        ("[tls]\nkey = \"own.key\"", 5, "`key` without `certificate`; give both"),
+        ("[tls]\ncert = \"own.pem\"", 6, "unknown field `cert`"),
     ] {
         let error = parse(&format!("{SMALLEST}{more}\n")).expect_err(more);
         let text = error.to_string();

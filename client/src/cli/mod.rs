@@ -241,7 +241,7 @@ impl Context {
         let settings = self.settings()?;
         let access = Access {
             brokers: settings.brokers.clone(),
-            tls: tls::client_config(&settings.ca)?,
+            tls: tls::client_config(&settings.ca, settings.tls.as_ref())?,
             password: secret,
             user: settings.user.clone(),
             limit: settings.connect_timeout,

@@ -59,7 +59,7 @@ impl Call {
     pub(super) async fn caller(&self) -> Result<Caller, Problem> {
         self.refuse_when_stopping()?;
         let sat = match self.token() {
-            Some(token) => self.front.seats.sit(token, self.visit.peer).await,
+            Some(token) => self.front.seats.sit(token, &self.visit.peer).await,
             None => Err(Problem::unknown_caller()),
         };
         match sat {

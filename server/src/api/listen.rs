@@ -4,7 +4,8 @@
 //! that. Whoever shows something that is wrong is answered, and has to connect again.
 
 use super::Front;
-use crate::listener::{Gate, Open, Pending, TurnedAway, first_bytes, not_tls};
+use crate::broker::access::Peer;
+use crate::listener::{Gate, Open, Pending, TurnedAway, first_bytes, not_tls, part, shown};
 use axum::Router;
 use futures_util::FutureExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,7 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -37,13 +38,15 @@ const STREAMS: u32 = 64;
 const STALL: Duration = Duration::from_secs(20);
 /// How long what is under way may take once the connection is to end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How long one last word to whoever forgot TLS may take.
+const WORD_WITHIN: Duration = Duration::from_secs(2);
 /// A connection may take so many times the time of a login until a call has shown who it is: for TLS, for the login, and for the call.
 const LOGINS: u32 = 3;
 
 /// One connection, as its calls see it.
 pub(super) struct Visit {
-    /// From where.
-    pub(super) peer: SocketAddr,
+    /// From where, and with which certificate.
+    pub(super) peer: Peer,
     /// Its place among those that have not logged in.
     pending: Mutex<Option<Pending>>,
     calls: AtomicUsize,
@@ -97,7 +100,7 @@ pub(super) async fn listen(
 }
 
 async fn connection(
-    mut tcp: TcpStream,
+    tcp: TcpStream,
     peer: SocketAddr,
     tls: TlsAcceptor,
     (front, router): (Arc<Front>, Router),
@@ -112,15 +115,20 @@ async fn connection(
     let Ok(Ok(first)) = timeout_at(deadline, first_bytes(&tcp)).await else { return };
     if let Some(what) = not_tls(&first) {
         tracing::debug!(target: "muster::api", peer = %peer.ip(), reason = what, "connection refused");
-        return refuse_plain(&mut tcp, what).await;
+        return refuse_plain(tcp, what).await;
     }
-    let stream = match timeout_at(deadline, tls.accept(tcp)).await {
+    let stream = match timeout_at(deadline, tls.accept(tcp).into_fallible()).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(target: "muster::api", peer = %peer.ip(), %error, "TLS failed"),
+        Ok(Err((error, tcp))) => {
+            tracing::debug!(target: "muster::api", peer = %peer.ip(), %error, "TLS failed");
+            part(tcp).await;
+            return drop(pending);
+        }
         Err(_) => return tracing::debug!(target: "muster::api", peer = %peer.ip(), "no TLS in time"),
     };
     // An IPv4 caller of a listener on `::` is itself.
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let address = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let peer = Peer { address, certificate: shown(stream.get_ref().1) };
     let visit = Arc::new(Visit {
         peer,
         pending: Mutex::new(Some(pending)),
@@ -262,19 +270,14 @@ impl Drop for InUse {
 }
 
 /// One line that says so, for whoever forgot the `s` of https.
-async fn refuse_plain(tcp: &mut TcpStream, what: &str) {
+async fn refuse_plain(mut tcp: TcpStream, what: &str) {
     let text = format!("this port speaks HTTP over TLS; what came is {what}\n");
     let answer = format!(
         "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
         text.len()
     );
-    let told = async {
-        tcp.write_all(answer.as_bytes()).await?;
-        tcp.shutdown().await?;
-        // A reset must not overtake the answer.
-        let mut sink = [0; 256];
-        while tcp.read(&mut sink).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    let _ = timeout(Duration::from_secs(2), told).await;
+    let told = timeout(WORD_WITHIN, tcp.write_all(answer.as_bytes())).await;
+    if matches!(told, Ok(Ok(()))) {
+        part(tcp).await;
+    }
 }

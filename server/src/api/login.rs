@@ -42,7 +42,8 @@ struct LoggedIn {
 
 pub(super) fn add(routes: &mut Routes) {
     let operation = post("/api/v1/login", "login", "login", "Gives a token for a password.")
-        .says("Whatever is wrong with user or password, the answer is one and takes the same time. Too many tries from one address are answered with 429.")
+        .says("Whatever is wrong with user or password, the answer is one and takes the same time. Too many tries from one address are answered with 429. \
+               A user of whom the policy says `certificate` has to show that client certificate on the connection, here and at each call.")
         .takes::<Login>()
         .answers::<LoggedIn>("The token.")
         .refuses(&[401, 429, 501]);
@@ -64,7 +65,7 @@ async fn log_in(call: Call) -> Result<Response, Problem> {
     let password = SecretString::from(password);
     refuse_odd("user", &user, USER_MOST)?;
     refuse_odd("password", password.expose_secret(), MAX_PASSWORD)?;
-    let (session, incoming) = match front.seats.way().log_in(&user, password.clone(), visit.peer).await {
+    let (session, incoming) = match front.seats.way().log_in(&user, password.clone(), visit.peer.clone()).await {
         Ok(opened) => opened,
         Err(error) => {
             visit.turn_away();
@@ -107,7 +108,8 @@ fn refuse_odd(field: &str, text: &str, most: usize) -> Result<(), Problem> {
 fn refused(error: &SessionError) -> Problem {
     match error {
         SessionError::Refused { code: Some(Code::AuthFailed), text, .. } => {
-            Problem::new(Code::AuthFailed, text.clone()).cured("Check user and password.")
+            Problem::new(Code::AuthFailed, text.clone())
+                .cured("Check user and password, and the client certificate if the user needs one.")
         }
         SessionError::Refused { code: Some(Code::Busy), .. } => {
             Problem::of_session(error).with_status(StatusCode::TOO_MANY_REQUESTS)

@@ -140,7 +140,7 @@ impl Problem {
     /// Who calls is not known: one text, whatever is wrong with the token.
     pub(super) fn unknown_caller() -> Problem {
         let problem = Problem::new(Code::AuthFailed, "the call shows no good token");
-        problem.cured("Send the header `Authorization: Bearer TOKEN` with a token that POST /api/v1/login gives.")
+        problem.cured("Send the header `Authorization: Bearer TOKEN` with a token that POST /api/v1/login gives, and show the client certificate if the user needs one.")
     }
 
     /// A body that is not what it is to be.
@@ -171,7 +171,11 @@ impl Problem {
                 problem.again_in(*retry_after)
             }
             // The broker ended it without a word: it is stopping, or an admin closed it.
-            SessionError::Closed | SessionError::Io(_) | SessionError::Silent(_) | SessionError::LoginTimeout(_) => {
+            SessionError::Closed
+            | SessionError::Io(_)
+            | SessionError::Certificate(_)
+            | SessionError::Silent(_)
+            | SessionError::LoginTimeout(_) => {
                 let text = "the broker ended the session that answers these calls; try again";
                 Problem::new(Code::Busy, text).again_in(Some(Duration::from_secs(1)))
             }

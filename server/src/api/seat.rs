@@ -6,6 +6,7 @@
 
 use super::problem::Problem;
 use super::records::{Record, Records};
+use crate::broker::access::Peer;
 use crate::broker::event::Event;
 use crate::listener::Gate;
 use crate::session::{self, Shared};
@@ -18,7 +19,6 @@ use muster_protocol::message::{RequestId, header, shown};
 use muster_protocol::session::{Incoming, Login, Session, SessionError, login_within};
 use secrecy::SecretString;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,21 +76,21 @@ enum Waiting {
 }
 
 impl Way {
-    /// Logs in as a STOMP client of this address would.
+    /// Logs in as a STOMP client of this address and with this certificate would.
     pub(super) async fn log_in(
         &self,
         user: &str,
         passcode: SecretString,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> Result<(Session, Incoming<DuplexStream>), SessionError> {
         let (ours, theirs) = duplex(PIPE);
         let (id, shared) = (self.gate.next_session(), self.shared.clone());
         let deadline = Instant::now() + self.login_time;
         tokio::spawn(async move {
-            let hub = shared.hub.clone();
+            let (hub, address) = (shared.hub.clone(), peer.ip());
             let session = AssertUnwindSafe(Box::pin(session::run(theirs, id, peer, shared, deadline, ())));
             if session.catch_unwind().await.is_err() {
-                tracing::error!(session = id.0, peer = %peer.ip(), "a session ended in a panic");
+                tracing::error!(session = id.0, peer = %address, "a session ended in a panic");
                 hub.tell(Event::Closed { session: id, reason: "internal error".into(), refusal: None }).await;
             }
         });
@@ -114,12 +114,7 @@ impl Way {
 
 impl Seat {
     /// Logs in by a token.
-    pub(super) async fn open(
-        way: &Way,
-        user: &str,
-        token: SecretString,
-        peer: SocketAddr,
-    ) -> Result<Arc<Seat>, Problem> {
+    pub(super) async fn open(way: &Way, user: &str, token: SecretString, peer: Peer) -> Result<Arc<Seat>, Problem> {
         let opened = way.log_in(user, token, peer).await;
         let (session, incoming) = opened.map_err(|error| Problem::of_session(&error))?;
         let desk = Arc::new(Desk {

@@ -1,13 +1,14 @@
-//! Which callers have a seat? One for each token and address, shared by its calls, bounded in number, closed when it is idle.
+//! Which callers have a seat? One for each token, address and client certificate, shared by its calls; few, and closed when idle.
 
 use super::problem::Problem;
 use super::seat::{Seat, Way};
+use crate::broker::access::{Certificate, Peer};
 use crate::token::{Claim, claim};
 use muster_protocol::error::Code;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,8 +18,17 @@ use tokio::time::Instant;
 /// When to come back if all seats are taken.
 const FULL_AGAIN: Duration = Duration::from_secs(1);
 
-/// A token, by its hash, and where it is shown: the policy may let its user in from some networks only.
-type Key = ([u8; 32], IpAddr);
+/// Whose calls share a seat. The policy may let a user in from some networks only, and with a certificate only: so whoever shows a
+/// token from elsewhere, or without the certificate, gets nothing of a seat that was had with it, but has to log in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    /// A token, by its hash.
+    token: [u8; 32],
+    /// Where it is shown.
+    address: IpAddr,
+    /// What the connection has shown.
+    certificate: Option<Arc<Certificate>>,
+}
 
 /// All seats.
 #[derive(Debug)]
@@ -72,14 +82,15 @@ impl Seats {
         self.left(&claim(token.expose_secret())?)
     }
 
-    /// The seat of a token that is shown from this address.
-    pub(super) async fn sit(self: &Arc<Seats>, token: SecretString, peer: SocketAddr) -> Result<Caller, Problem> {
+    /// The seat of a token that is shown by this peer.
+    pub(super) async fn sit(self: &Arc<Seats>, token: SecretString, peer: &Peer) -> Result<Caller, Problem> {
         // What a token says counts for nothing but to find its user: the login checks it.
         let said = claim(token.expose_secret()).filter(|said| self.left(said).is_some());
         let user = said.ok_or_else(Problem::unknown_caller)?.user;
-        let key = (Sha256::digest(token.expose_secret()).into(), peer.ip());
-        let place = Held { seats: self.clone(), key, seat: self.place(key)? };
-        let opened = place.seat.get_or_try_init(|| Seat::open(&self.way, &user, token, peer)).await;
+        let hash = Sha256::digest(token.expose_secret()).into();
+        let key = Key { token: hash, address: peer.ip(), certificate: peer.certificate.clone() };
+        let place = Held { seats: self.clone(), seat: self.place(&key)?, key };
+        let opened = place.seat.get_or_try_init(|| Seat::open(&self.way, &user, token, peer.clone())).await;
         let seat = opened?.clone();
         Ok(Caller { place, seat })
     }
@@ -87,7 +98,7 @@ impl Seats {
     /// Closes the seats of a token, from whatever address.
     pub(super) fn close(&self, caller: &Caller) {
         let mut taken = self.taken();
-        let of_token: Vec<Key> = taken.keys().filter(|(token, _)| *token == caller.place.key.0).copied().collect();
+        let of_token: Vec<Key> = taken.keys().filter(|key| key.token == caller.place.key.token).cloned().collect();
         for key in of_token {
             if let Some(seat) = taken.remove(&key).and_then(|place| place.seat.get().cloned()) {
                 seat.leave();
@@ -118,18 +129,18 @@ impl Seats {
     }
 
     /// Adds a call to a place; where there is none, or its session is over, a new one.
-    fn place(&self, key: Key) -> Result<Arc<OnceCell<Arc<Seat>>>, Problem> {
+    fn place(&self, key: &Key) -> Result<Arc<OnceCell<Arc<Seat>>>, Problem> {
         let mut taken = self.taken();
-        if let Some(place) = taken.get_mut(&key)
+        if let Some(place) = taken.get_mut(key)
             && !place.seat.get().is_some_and(|seat| seat.has_ended())
         {
             place.calls += 1;
             return Ok(place.seat.clone());
         }
-        taken.remove(&key);
+        taken.remove(key);
         if taken.len() >= self.most {
             let free = taken.iter().filter(|(_, place)| place.is_free());
-            let Some(longest) = free.min_by_key(|(_, place)| place.used).map(|(key, _)| *key) else {
+            let Some(longest) = free.min_by_key(|(_, place)| place.used).map(|(key, _)| key.clone()) else {
                 let text = "too many callers at once have sessions by this API";
                 return Err(Problem::new(Code::Busy, text).again_in(Some(FULL_AGAIN)));
             };
@@ -138,7 +149,7 @@ impl Seats {
             }
         }
         let cell = Arc::new(OnceCell::new());
-        taken.insert(key, Place { seat: cell.clone(), calls: 1, used: Instant::now() });
+        taken.insert(key.clone(), Place { seat: cell.clone(), calls: 1, used: Instant::now() });
         Ok(cell)
     }
 

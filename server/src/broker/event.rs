@@ -3,7 +3,7 @@
 use super::errand::Outcome;
 use super::mesh::lanes::LinkOutbox;
 use super::outbox::Outbox;
-use crate::broker::access::Policy;
+use crate::broker::access::{Peer, Policy};
 use bytes::Bytes;
 use muster_protocol::admin::{AuditQuery, CloseQuery, SessionsQuery};
 use muster_protocol::destination::{Destination, Pattern};
@@ -126,8 +126,8 @@ pub struct Opened {
     pub token_made: Option<u64>,
     /// For agents: which node.
     pub node: Option<NodeHello>,
-    /// From where.
-    pub peer: SocketAddr,
+    /// From where, and with which certificate.
+    pub peer: Peer,
     /// Where its answers go.
     pub outbox: Outbox,
 }

@@ -149,7 +149,7 @@ pub struct Broker {
     policy_since: u64,
     lanes: HashMap<LaneId, Lane>,
     turns: VecDeque<LaneId>,
-    /// When sessions end because their user expires, monotonic ms.
+    /// When sessions end because their user or their certificate expires, monotonic ms.
     expiries: BTreeSet<(u64, SessionId)>,
     /// What users do and have done here, for the limits.
     usage: Usage,
@@ -499,7 +499,12 @@ impl Broker {
         self.nodes.expire(now.tick);
         while let Some(&(at, id)) = self.expiries.first().filter(|(at, _)| *at <= now.tick) {
             self.expiries.remove(&(at, id));
-            self.close(id, Some(Refusal::new(Code::Revoked, "the user has expired")), "revoked", now);
+            self.close(
+                id,
+                Some(Refusal::new(Code::Revoked, "the user, or the client certificate, has expired")),
+                "revoked",
+                now,
+            );
         }
     }
 

@@ -16,11 +16,11 @@ impl Broker {
     pub(super) fn open(&mut self, opened: Opened, now: Now) {
         let Opened { session, user: name, password_hash, token_made, node, peer, outbox } = opened;
         let node_id = node.map(|node| node.id.to_string());
-        let who = Who { user: name.clone(), address: peer, session: Some(session.0), node: node_id };
+        let who = Who { user: name.clone(), address: peer.address, session: Some(session.0), node: node_id };
         // Password or token were checked against some recent policy; only the one in force decides.
         let user = self.access.user(&name).filter(|user| {
             user.password.as_str() == password_hash
-                && user.barred(peer.ip(), now.unix / 1000).is_none()
+                && user.barred(&peer, now.unix / 1000).is_none()
                 && !token_made.is_some_and(|made| user.revokes(made))
         });
         let Some(user) = user.cloned() else {
@@ -33,7 +33,8 @@ impl Broker {
         let older = match self.admit(&user, node.as_ref()) {
             Ok(older) => older,
             Err(refusal) => {
-                let note = Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer);
+                let note =
+                    Note::new(Weight::Warning, "session refused").with("user", &user.name).with("peer", peer.address);
                 self.note(note.with("code", refusal.code).with("reason", &refusal.text));
                 self.counters.turned_away += 1;
                 self.record(|_| Record::Login { who, verdict: Verdict::denied(&refusal) });
@@ -57,7 +58,7 @@ impl Broker {
             Note::new(Weight::Info, "session opened")
                 .with("session", session.0)
                 .with("user", &user.name)
-                .with("peer", peer),
+                .with("peer", peer.address),
         );
         self.record(|_| Record::Login { who, verdict: Verdict::ALLOWED });
         self.usage.opened(&user.name);
@@ -230,14 +231,14 @@ impl Broker {
                 new.password == old.password
                     && new.kind == old.kind
                     && new.collective == old.collective
-                    && new.barred(session.peer.ip(), now.unix / 1000).is_none()
+                    && new.barred(&session.peer, now.unix / 1000).is_none()
                     && !session.token_made.is_some_and(|made| new.revokes(made))
             };
             match self.access.user(&session.user.name).filter(same) {
                 None => {
                     // Group sets of two policies do not mix: until it is closed, the session has none.
                     session.user = Arc::new(session.user.without_groups());
-                    let text = "the user was removed, disabled, expired or changed, or its tokens revoked; log in again if it still exists";
+                    let text = "the user was removed, disabled, expired or changed, or needs a certificate, or its tokens were revoked; log in again if it still exists";
                     over.push((id, text.to_owned()));
                 }
                 Some(user) => {
@@ -273,11 +274,11 @@ impl Broker {
         }
     }
 
-    /// Notes when a session ends because its user expires; what was noted before is forgotten.
+    /// Notes when a session ends because its user or its certificate expires; what was noted before is forgotten.
     pub(super) fn note_expiry(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let left = |expires: u64| expires.saturating_mul(1000).saturating_sub(now.unix);
-        let at = session.user.expires.map(|expires| now.tick.saturating_add(left(expires)));
+        let at = session.user.barred_from(&session.peer).map(|expires| now.tick.saturating_add(left(expires)));
         let before = std::mem::replace(&mut session.expires, at);
         if let Some(before) = before {
             self.expiries.remove(&(before, id));

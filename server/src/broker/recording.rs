@@ -54,7 +54,7 @@ impl Broker {
     pub(super) fn who(&self, id: SessionId) -> Option<Who> {
         let session = self.sessions.get(id)?;
         let node = session.row.and_then(|row| self.nodes.get(row)).map(|node| node.id.to_string());
-        Some(Who { user: session.user.name.clone(), address: session.peer, session: Some(id.0), node })
+        Some(Who { user: session.user.name.clone(), address: session.peer.address, session: Some(id.0), node })
     }
 
     /// What a SEND asks for, if it is a request, a cancel or a command and somebody takes records.

@@ -1,11 +1,10 @@
 //! Who is connected? One kind of session for agents, operators and services, and the one function that delivers to them.
 
-use super::access::{GroupSet, Kind, User};
+use super::access::{GroupSet, Kind, Peer, User};
 use super::event::SessionId;
 use super::outbox::{Full, Item, Message, Outbox};
 use muster_protocol::destination::{Destination, Pattern};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,8 +14,8 @@ use std::task::Waker;
 pub struct Session {
     /// Who, as the policy in force says.
     pub user: Arc<User>,
-    /// From where.
-    pub peer: SocketAddr,
+    /// From where, and with which certificate.
+    pub peer: Peer,
     /// Since when, Unix ms.
     pub since: u64,
     /// Topic subscriptions in the order in which they were made.
@@ -27,7 +26,7 @@ pub struct Session {
     pub row: Option<u32>,
     /// Its requests that are not yet accounted for.
     pub in_flight: usize,
-    /// When it ends because its user expires, monotonic ms.
+    /// When it ends because its user or its certificate expires, monotonic ms.
     pub expires: Option<u64>,
     /// If it logged in by a token: when that was made, Unix seconds.
     pub token_made: Option<u64>,
@@ -118,7 +117,7 @@ pub struct Sessions {
 
 impl Session {
     /// A session without subscriptions, since that moment (Unix ms).
-    pub fn new(user: Arc<User>, peer: SocketAddr, since: u64, outbox: Outbox) -> Session {
+    pub fn new(user: Arc<User>, peer: Peer, since: u64, outbox: Outbox) -> Session {
         Session {
             user,
             peer,

@@ -7,7 +7,7 @@ mod records;
 mod secrecy;
 mod witness;
 
-use super::access::Policy;
+use super::access::{Certificate, Names, Peer, Policy};
 use super::errand::{Amended, Chore, Errand, Outcome};
 use super::event::{Event, NodeHello, Now, Opened, SessionId, Ticket};
 use super::nodes::Memory;
@@ -21,6 +21,7 @@ use muster_protocol::message::{NodeId, NodeKey};
 use muster_protocol::policy::DiffAnswer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$7HqG0VZ1c5mTn5rTzxS8mGv5Q5b6X1mM9pV0q2m5m0Q";
@@ -189,10 +190,21 @@ impl House {
 
     /// By a token of that moment (Unix seconds), or by password.
     fn open_by(&mut self, user: &str, token_made: Option<u64>, node: Option<NodeHello>, limit: usize) -> u64 {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1)).into();
+        self.open_from(peer, user, token_made, node, limit)
+    }
+
+    fn open_from(
+        &mut self,
+        peer: Peer,
+        user: &str,
+        token_made: Option<u64>,
+        node: Option<NodeHello>,
+        limit: usize,
+    ) -> u64 {
         self.last += 1;
         let (outbox, reader) = outbox(limit);
         let (user, password_hash) = (user.to_owned(), PHC.to_owned());
-        let peer = "127.0.0.1:1".parse().expect("an address");
         self.outboxes.insert(self.last, (reader, Intake::new(Version::V1_2, node.is_some())));
         self.handle(Event::Opened(Box::new(Opened {
             session: SessionId(self.last),
@@ -785,6 +797,59 @@ fn a_user_who_expires_is_disconnected_then_and_waits_for_nothing_more() {
     let end = house.take(acme);
     assert_eq!((end.len(), end[0].header("muster-code")), (1, "revoked"), "what waited is not sent any more");
     assert!(house.take(noc).is_empty());
+}
+
+/// A client with a certificate of this name, which ends in so many seconds after the start.
+fn showing(name: &str, seconds: u64) -> Peer {
+    let certificate = Certificate { names: Names::Dns(vec![name.to_owned()]), ends: 1_700_000_000 + seconds };
+    Peer { address: ([127, 0, 0, 1], 1).into(), certificate: Some(certificate.into()) }
+}
+
+#[test]
+fn a_certificate_that_the_policy_asks_for_from_now_on_ends_the_sessions_without_it() {
+    let mut house = House::new();
+    let asks_for =
+        |name: &str| policy(&POLICY.replace("[users.acme]", &format!("[users.acme]\ncertificate = \"{name}\"")));
+    let open = |house: &mut House, peer: Peer| {
+        let session = house.open_from(peer, "acme", None, None, 1 << 20);
+        let first = house.take(session).remove(0);
+        (session, first)
+    };
+    let nothing = || Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)));
+    let (bare, _) = open(&mut house, nothing());
+    let (alice, _) = open(&mut house, showing("alice.example", 1_000));
+    let (bob, _) = open(&mut house, showing("bob.example", 1_000));
+    let noc = house.open("noc");
+    house.enforce(asks_for("alice.example"));
+    for gone in [bare, bob] {
+        assert_eq!(house.take(gone)[0].header("muster-code"), "revoked");
+    }
+    assert!(house.take(alice).is_empty() && house.take(noc).is_empty(), "it was shown already, and noc needs none");
+    // What was checked under the policy before is weighed again.
+    for refused in [nothing(), showing("bob.example", 1_000)] {
+        assert_eq!(open(&mut house, refused).1.header("muster-code"), "auth-failed");
+    }
+    house.enforce(asks_for("bob.example"));
+    assert_eq!(house.take(alice)[0].header("muster-code"), "revoked");
+    assert_eq!(open(&mut house, showing("bob.example", 1_000)).1.command, "CONNECTED");
+}
+
+#[test]
+fn a_session_ends_with_the_certificate_that_it_needs() {
+    let mut house = House::new();
+    let asks = policy(&POLICY.replace("[users.acme]", "[users.acme]\ncertificate = \"a.example\""));
+    let needs_none = house.open_from(showing("a.example", 10), "acme", None, None, 1 << 20);
+    house.take(needs_none);
+    house.pass(11_000);
+    assert!(house.take(needs_none).is_empty(), "nobody asked for it");
+    house.enforce(asks);
+    assert_eq!(house.take(needs_none)[0].header("muster-code"), "revoked", "it is over when it is asked for");
+    let session = house.open_from(showing("a.example", 20), "acme", None, None, 1 << 20);
+    house.take(session);
+    house.pass(8_999);
+    assert!(house.take(session).is_empty());
+    house.pass(1);
+    assert_eq!(house.take(session)[0].header("muster-code"), "revoked");
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn the_sample_is_the_defaults() {
     assert_eq!(shown.control, Path::new("state/musterd.sock"));
     shown.control = PathBuf::new();
     assert_eq!(shown.cluster_key_previous.take().unwrap(), Path::new("cluster.key.previous"));
+    assert_eq!(shown.tls.client_ca.take().unwrap(), Path::new("client-ca.pem"));
     assert_eq!(shown.audit.file, Path::new("state/audit.jsonl"));
     shown.audit.file = PathBuf::new();
     assert_eq!(shown, least);
@@ -79,6 +80,7 @@ fn the_sample_shows_every_limit() {
         "certificate",
         "key",
         "ca",
+        "client-ca",
         "state-dir",
         "control",
         "enabled",

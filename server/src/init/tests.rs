@@ -24,8 +24,8 @@ fn a_new_cluster_is_good_and_keeps_its_secrets() {
     let config = Config::load(&report.configs().next().unwrap()).unwrap();
     assert_eq!((config.broker.name.as_str(), config.broker.cluster.as_str()), ("noc1", "demo"));
     assert_eq!(config.listen.admin, [SocketAddr::from(([127, 0, 0, 1], 8161))], "for this machine alone");
-    tls::server_config(&config.tls.certificate, &config.tls.key).unwrap();
-    tls::client_config(&config.tls.ca).unwrap();
+    tls::server_config(&config.tls.certificate, &config.tls.key, None).unwrap();
+    tls::client_config(&config.tls.ca, None).unwrap();
     let policy = policy::load(&config.policy).unwrap();
     assert_eq!(std::fs::read_to_string(&config.cluster_key).unwrap().trim().len(), 64);
 

@@ -9,6 +9,7 @@ use crate::broker::outbox::counted;
 use crate::links::LinkCounts;
 use muster_protocol::message::BrokerName;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A family: type, label names in their order, help.
@@ -159,7 +160,7 @@ async fn what_the_hub_does_shows() {
         password_hash: String::new(),
         token_made: None,
         node: None,
-        peer: ([127, 0, 0, 1], 1).into(),
+        peer: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
         outbox,
     };
     assert!(hub.tell(Event::Opened(Box::new(opened))).await && hub.tell(Event::Wake).await);

@@ -81,8 +81,12 @@ impl Ca {
     /// Certificate, key and CA of a broker as files.
     pub(super) fn write(&self, broker: &'static str, folder: &Path) -> Tls {
         let (certificate, key) = self.issue(&Leaf::of(broker));
-        let files =
-            Tls { certificate: folder.join("broker.pem"), key: folder.join("broker.key"), ca: folder.join("ca.pem") };
+        let files = Tls {
+            certificate: folder.join("broker.pem"),
+            key: folder.join("broker.key"),
+            ca: folder.join("ca.pem"),
+            client_ca: None,
+        };
         fs::write(&files.certificate, certificate.pem()).unwrap();
         fs::write(&files.key, key.serialize_pem()).unwrap();
         fs::set_permissions(&files.key, Permissions::from_mode(0o600)).unwrap();

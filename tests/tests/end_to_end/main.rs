@@ -20,6 +20,8 @@ mod bad_files;
 mod bad_input;
 /// The real command line: exit codes, JSON, passwords.
 mod cli;
+/// Client certificates beside the password: who gets in, who does not, and who does not any more.
+mod client_certificates;
 /// What the registry believes: documents, deltas, asserted facts, nodes that register or are gone.
 mod facts;
 /// Limits of groups: sessions, requests, targets.

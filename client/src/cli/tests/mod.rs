@@ -56,6 +56,7 @@ where
         user: "alice".into(),
         password: crate::config::PasswordSource::Prompt,
         ca: PathBuf::new(),
+        tls: None,
         collective: "prod".into(),
         confirm_above: 2,
         connect_timeout: Duration::from_secs(5),

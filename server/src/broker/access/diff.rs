@@ -206,6 +206,7 @@ fn one_user(policy: &Policy, user: &User) -> Vec<String> {
         let networks: Vec<String> = user.networks.iter().map(ToString::to_string).collect();
         details.push(format!("networks: {}", networks.join(" ")));
     }
+    details.extend(user.certificate.iter().map(|name| format!("certificate: {name}")));
     let facts = user.facts.as_object().into_iter().flatten();
     details.extend(facts.map(|(name, value)| format!("fact {name}: {value}")));
     details
@@ -216,6 +217,7 @@ fn user((old_policy, old): (&Policy, &User), (new_policy, new): (&Policy, &User)
     if old.password != new.password {
         details.push("password changed".to_owned());
     }
+    let certificate = |user: &User| user.certificate.clone().unwrap_or_else(|| "none".to_owned());
     let date = |seconds: Option<u64>, none: &str| seconds.map_or_else(|| none.to_owned(), moment);
     details.extend(changed([
         ("kind", old.kind.to_string(), new.kind.to_string()),
@@ -223,6 +225,7 @@ fn user((old_policy, old): (&Policy, &User), (new_policy, new): (&Policy, &User)
         ("expires", date(old.expires, "never"), date(new.expires, "never")),
         ("revoked-before", date(old.revoked_before, "none"), date(new.revoked_before, "none")),
         ("collective", old.collective.clone(), new.collective.clone()),
+        ("certificate", certificate(old), certificate(new)),
     ]));
     let networks = |user: &User| user.networks.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
     details.extend(set("networks", &networks(old), &networks(new)));
@@ -242,6 +245,7 @@ fn stands_so(a: &User, b: &User) -> bool {
         expires,
         revoked_before,
         networks,
+        certificate,
         facts,
         collective,
         groups,
@@ -253,8 +257,8 @@ fn stands_so(a: &User, b: &User) -> bool {
         hidden: _,
     } = a;
     (kind, disabled, expires, revoked_before) == (&b.kind, &b.disabled, &b.expires, &b.revoked_before)
-        && (password, networks, facts, collective, groups)
-            == (&b.password, &b.networks, &b.facts, &b.collective, &b.groups)
+        && (password, networks, certificate, facts, collective, groups)
+            == (&b.password, &b.networks, &b.certificate, &b.facts, &b.collective, &b.groups)
 }
 
 fn facts(old: &Value, new: &Value) -> Vec<String> {

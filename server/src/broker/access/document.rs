@@ -60,6 +60,7 @@ pub(super) struct UserTable {
     pub(super) revoked_before: Option<Spanned<toml::Value>>,
     #[serde(default)]
     pub(super) networks: Vec<Text>,
+    pub(super) certificate: Option<Text>,
     #[serde(default)]
     pub(super) groups: Vec<Text>,
     pub(super) collective: Option<Text>,

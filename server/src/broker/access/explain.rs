@@ -133,6 +133,9 @@ impl Policy {
         if user.disabled {
             lines.push(format!("{name} is disabled and cannot log in."));
         }
+        if let Some(certificate) = &user.certificate {
+            lines.push(format!("{name} logs in only with a client certificate for {certificate}."));
+        }
         lines.join("\n")
     }
 

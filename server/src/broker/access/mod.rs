@@ -12,6 +12,7 @@ mod hidden;
 mod limits;
 mod lint;
 mod parse;
+mod peer;
 mod show;
 mod user;
 mod values;
@@ -24,6 +25,7 @@ pub use groups::{GroupSet, MAX_GROUPS};
 pub use hidden::{HIDDEN_BY_DEFAULT, Hidden};
 pub use limits::{Limit, Limits};
 pub use lint::{lint, never_matches};
+pub use peer::{Certificate, Names, Peer};
 pub use user::{Kind, PasswordHash, User};
 pub(crate) use values::{check_name, shorten};
 
@@ -158,6 +160,11 @@ impl Policy {
     /// All users, by name.
     pub fn users(&self) -> impl Iterator<Item = &Arc<User>> {
         self.users.values()
+    }
+
+    /// Those who log in with a client certificate only, by name.
+    pub fn users_with_certificate(&self) -> impl Iterator<Item = &Arc<User>> {
+        self.users().filter(|user| user.certificate.is_some())
     }
 
     /// The groups that have a right at a destination, by all entries that match it. For a message ask once, then

@@ -304,6 +304,10 @@ impl Reader<'_> {
             None => None,
         };
         let networks = self.list(&table.networks, "networks", values::network)?;
+        let certificate = match &table.certificate {
+            Some(name) => Some(values::certificate(name.get_ref()).map_err(|fault| self.at(name, fault))?),
+            None => None,
+        };
         let (collective, facts) = self.node_of(name, kind, table, known)?;
         let groups = self.grant(&table.groups, known)?.groups;
         let member_of: Vec<&Group> = groups.places().filter_map(|place| known.groups.get(place)).collect();
@@ -326,6 +330,7 @@ impl Reader<'_> {
             expires,
             revoked_before,
             networks,
+            certificate,
             facts,
             collective,
             groups,

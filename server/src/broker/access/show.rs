@@ -93,7 +93,7 @@ impl Policy {
             groups: groups.map(|group| group.name.clone()).collect(),
             collective: (user.kind == Kind::Agent).then(|| user.collective.clone()),
             facts: user.facts.as_object().cloned().unwrap_or_default(),
-            certificate: None,
+            certificate: user.certificate.clone(),
         }
     }
 

@@ -9,6 +9,7 @@ use muster_protocol::error::Code;
 use muster_protocol::filter::Filter;
 use proptest::prelude::*;
 use serde_json::json;
+use std::net::SocketAddr;
 
 const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$Lt8jyGVDOSDdlkBfqgwJZ4xsnDEQ+Xwz/gkb1+EE7Lg";
 
@@ -170,14 +171,15 @@ fn users_are_barred_by_state_time_and_address() {
     );
     let user = barred.user("u").unwrap();
     assert_eq!(user.expires, Some(1_801_353_600));
-    let why = |address: &str, now: u64| user.barred(address.parse().unwrap(), now);
+    let from = |address: &str| Peer::from(SocketAddr::new(address.parse().unwrap(), 1));
+    let why = |address: &str, now: u64| user.barred(&from(address), now);
     assert_eq!(why("192.0.2.7", 0), None);
     assert_eq!(why("::ffff:192.0.2.7", 0), None);
     assert_eq!(why("2001:db8::1", 1_801_353_599), None);
     assert_eq!(why("192.0.2.7", 1_801_353_600), Some("the user has expired"));
     assert_eq!(why("2001:db8::2", 0), Some("the address is outside the user's networks"));
     let two = policy(TWO);
-    assert_eq!(two.user("idle").unwrap().barred([127, 0, 0, 1].into(), 0), Some("the user is disabled"));
+    assert_eq!(two.user("idle").unwrap().barred(&from("127.0.0.1"), 0), Some("the user is disabled"));
 }
 
 #[test]
@@ -192,7 +194,35 @@ fn tokens_of_before_a_date_are_revoked() {
     }
     let user = policy(&user_with("revoked-before = 2027-01-31")).user("u").unwrap().clone();
     assert!(user.revokes(0) && user.revokes(1_801_353_599) && !user.revokes(1_801_353_600));
-    assert_eq!(user.barred([127, 0, 0, 1].into(), 0), None, "the password is as good as before");
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1)).into();
+    assert_eq!(user.barred(&peer, 0), None, "the password is as good as before");
+}
+
+#[test]
+fn who_needs_a_certificate_is_barred_without_it_and_nobody_else_is() {
+    let bound = policy(&user_with("certificate = \"u.example\"\nexpires = 2027-01-31"));
+    let (bound, free) = (bound.user("u").unwrap(), policy(&user_with("")).user("u").unwrap().clone());
+    let showing = |names: Option<Names>, ends| {
+        let certificate = names.map(|names| Certificate { names, ends }.into());
+        Peer { address: ([127, 0, 0, 1], 1).into(), certificate }
+    };
+    let dns = |name: &str| Some(Names::Dns(vec![name.to_owned()]));
+    for (peer, now, why) in [
+        (showing(dns("u.example"), 100), 99, None),
+        (showing(dns("U.EXAMPLE"), 100), 0, None),
+        (showing(Some(Names::Common("u.example".into())), 100), 0, None),
+        (showing(None, 0), 0, Some("no client certificate was shown")),
+        (showing(dns("v.example"), 100), 0, Some("the client certificate is for another name")),
+        (showing(Some(Names::Common("u".into())), 100), 0, Some("the client certificate is for another name")),
+        (showing(dns("u.example"), 100), 100, Some("the client certificate has expired")),
+        (showing(dns("u.example"), u64::MAX), 1_801_353_600, Some("the user has expired")),
+    ] {
+        assert_eq!(bound.barred(&peer, now), why, "{peer:?} at {now}");
+        assert_eq!(free.barred(&peer, now), None, "{peer:?}: whoever needs none may show any");
+        assert_eq!(free.barred_from(&peer), None);
+    }
+    assert_eq!(bound.barred_from(&showing(dns("u.example"), 100)), Some(100));
+    assert_eq!(bound.barred_from(&showing(dns("u.example"), u64::MAX)), Some(1_801_353_600));
 }
 
 #[test]
@@ -258,6 +288,12 @@ fn every_mistake_has_a_line_and_a_cure() {
         (user_with("revoked-before = 7"), 4, "`7` is no moment in time"),
         (user_with("revoked-before = 1969-01-31"), 4, "the date is before 1970"),
         (user_with("expires = \"tomorrow\""), 4, ""),
+        (user_with("certificate = \"*.example.net\""), 4, "`*.example.net` has a wildcard"),
+        (user_with("certificate = \"\""), 4, "`` cannot be the name in a certificate"),
+        (user_with("certificate = \" alice\""), 4, "` alice` cannot be the name in a certificate"),
+        (user_with("certificate = \"a\\nb\""), 4, "`a?b` cannot be the name in a certificate"),
+        (user_with(&format!("certificate = \"{}\"", "a".repeat(254))), 4, "cannot be the name in a certificate"),
+        (user_with("certificate = [\"a\"]"), 4, "invalid type"),
         (user_with("facts = { a = 1 }"), 4, "`facts` of a user of kind operator"),
         (user_with("collective = \"prod\""), 4, "`collective` of a user of kind operator"),
         (user_with("").replace("operator", "robot"), 2, "`robot` is no kind of user"),

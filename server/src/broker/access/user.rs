@@ -2,11 +2,11 @@
 
 use super::groups::GroupSet;
 use super::hidden::Hidden;
+use super::peer::Peer;
 use ipnet::IpNet;
 use muster_protocol::filter::Filter;
 use serde_json::Value;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a user is, which decides what their connections are.
@@ -83,6 +83,8 @@ pub struct User {
     pub revoked_before: Option<u64>,
     /// May log in from these networks only; from anywhere if there are none.
     pub networks: Vec<IpNet>,
+    /// The name that a client certificate must bear, without which the password is worth nothing; `None`: none is needed.
+    pub certificate: Option<String>,
     /// Asserted facts of an agent's node, an object; empty for others.
     pub facts: Value,
     /// The collective of an agent's node; empty for others.
@@ -116,11 +118,11 @@ impl User {
         self.revoked_before.is_some_and(|date| made < date)
     }
 
-    /// Why the user may not log in from this address at this time (Unix seconds), for the log; `None` if they may.
+    /// Why the user may not be connected by this peer at this time (Unix seconds), for the log; `None` if they may.
     /// The peer is told none of it: every failed login gets one answer.
-    pub fn barred(&self, address: IpAddr, now: u64) -> Option<&'static str> {
+    pub fn barred(&self, peer: &Peer, now: u64) -> Option<&'static str> {
         // A listener on `::` sees IPv4 peers as ::ffff:a.b.c.d; the policy means a.b.c.d.
-        let address = address.to_canonical();
+        let address = peer.ip().to_canonical();
         if self.disabled {
             Some("the user is disabled")
         } else if self.expires.is_some_and(|end| now >= end) {
@@ -128,7 +130,19 @@ impl User {
         } else if !self.networks.is_empty() && !self.networks.iter().any(|network| network.contains(&address)) {
             Some("the address is outside the user's networks")
         } else {
-            None
+            let name = self.certificate.as_deref()?;
+            match &peer.certificate {
+                None => Some("no client certificate was shown"),
+                Some(shown) if !shown.bears(name) => Some("the client certificate is for another name"),
+                Some(shown) if now >= shown.ends => Some("the client certificate has expired"),
+                Some(_) => None,
+            }
         }
+    }
+
+    /// From when on the user may not be connected by this peer any more if the policy stays, Unix seconds; `None`: never.
+    pub fn barred_from(&self, peer: &Peer) -> Option<u64> {
+        let shown = peer.certificate.as_ref().filter(|_| self.certificate.is_some());
+        self.expires.into_iter().chain(shown.map(|shown| shown.ends)).min()
     }
 }

@@ -15,6 +15,8 @@ use std::net::IpAddr;
 
 /// Longest name of a user, group or collective.
 const MAX_NAME: usize = 128;
+/// Longest name in a client certificate, bytes: that of a DNS name.
+const MAX_CERTIFICATE_NAME: usize = 253;
 /// The cure of whatever is wrong with a password.
 const NEW_HASH: &str = "run `musterd passwd` and paste what it prints";
 
@@ -124,6 +126,22 @@ pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
         ));
     }
     Ok(network)
+}
+
+/// The name that a client certificate must bear: a DNS name, or a common name.
+pub(super) fn certificate(text: &str) -> Result<String, Fault> {
+    let wrong = |why: &str, cure: &str| Err(fault(format!("`{}` {why}", shorten(text)), cure.to_owned()));
+    if text.contains('*') {
+        return wrong("has a wildcard", "write the one name that the user's certificate is for");
+    }
+    if text.is_empty() || text.len() > MAX_CERTIFICATE_NAME || text.chars().any(char::is_control) || text.trim() != text
+    {
+        let cure = format!(
+            "use 1 to {MAX_CERTIFICATE_NAME} bytes without control characters or spaces around them, such as \"alice.example.net\""
+        );
+        return wrong("cannot be the name in a certificate", &cure);
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn path(text: &str) -> Result<Path, Fault> {

@@ -17,6 +17,7 @@ use crate::intake::Intake;
 use muster_protocol::frame::{Frame, Version};
 use muster_protocol::link::Head;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Context;
 
@@ -314,7 +315,7 @@ impl World {
         let intake = Intake::new(Version::V1_2, node.is_some());
         site.doors.insert(at.session, Door { reader, intake, who, flag: Flag::new() });
         let (session, user) = (SessionId(at.session), user.to_owned());
-        let (password_hash, peer) = (super::PHC.to_owned(), "127.0.0.1:1".parse().expect("an address"));
+        let (password_hash, peer) = (super::PHC.to_owned(), SocketAddr::from(([127, 0, 0, 1], 1)).into());
         let opened = Opened { session, user, password_hash, token_made: None, node, peer, outbox };
         self.handle(number, Event::Opened(Box::new(opened)));
         at

@@ -226,7 +226,7 @@ async fn who_shows_no_certificate_or_speaks_an_old_tls_is_no_broker() {
     let mut noc1 = plan("noc1").start(&world).await;
     let address = noc1.address.to_string().parse().unwrap();
     // As an agent or an operator dials.
-    let client = tls::client_config(&world.ca()).unwrap();
+    let client = tls::client_config(&world.ca(), None).unwrap();
     let mut raw = Raw::new(dial::connect_as(&address, "noc1.demo.muster", &client, LIMIT).await.unwrap());
     let error = raw.hear().await.unwrap_err();
     assert!(error.contains("CertificateRequired"), "{error}");

@@ -33,7 +33,7 @@ fn every_setting_that_differs_is_named_and_no_hash_is_shown() {
         ("[groups.admin]", "[groups.new]\nscope = \"customer=a\"\nsessions = 2\n[groups.admin]"),
         (
             "[users.root]\nkind = \"service\"\npassword = \"PHC\"",
-            "[users.root]\nkind = \"operator\"\npassword = \"OTHER\"\nexpires = 2030-01-02\nnetworks = [\"192.0.2.1\"]\nrevoked-before = 2026-01-02",
+            "[users.root]\nkind = \"operator\"\npassword = \"OTHER\"\nexpires = 2030-01-02\nnetworks = [\"192.0.2.1\"]\ncertificate = \"Root\"\nrevoked-before = 2026-01-02",
         ),
         ("disabled = true", "disabled = false"),
         ("facts = { customer = \"acmeinc\" }", "facts = { customer = \"globex\", rack = 7 }"),
@@ -54,7 +54,7 @@ fn every_setting_that_differs_is_named_and_no_hash_is_shown() {
     assert_eq!(details("broker", "noc1"), "link: none -> h:1");
     assert_eq!(details("group", "acme"), "scope: customer = acmeinc -> customer = globex; max-targets: none -> 5");
     assert_eq!(details("group", "new"), "scope: none -> customer = a; sessions: none -> 2");
-    let root = "password changed; kind: service -> operator; expires: never -> 2030-01-02T00:00:00Z; revoked-before: none -> 2026-01-02T00:00:00Z; networks: + 192.0.2.1/32";
+    let root = "password changed; kind: service -> operator; expires: never -> 2030-01-02T00:00:00Z; revoked-before: none -> 2026-01-02T00:00:00Z; certificate: none -> Root; networks: + 192.0.2.1/32";
     assert_eq!(details("user", "root"), root);
     assert_eq!(details("user", "idle"), "disabled: true -> false");
     assert_eq!(details("user", "node"), "fact customer: \"acmeinc\" -> \"globex\"; fact rack: none -> 7");
@@ -70,7 +70,7 @@ fn rights_are_granted_and_taken_by_user_and_pattern() {
         .replace("write = [\"noc\", \"acme\"]", "write = [\"noc\"]")
         .replace(
             "[users.root]",
-            "[users.eve]\nkind = \"operator\"\npassword = \"PHC\"\ngroups = [\"admin\"]\nexpires = 2030-01-02\nnetworks = [\"::1\"]\n\
+            "[users.eve]\nkind = \"operator\"\npassword = \"PHC\"\ngroups = [\"admin\"]\nexpires = 2030-01-02\nnetworks = [\"::1\"]\ncertificate = \"eve\"\n\
              [users.root]",
         );
     let answer = diff(&policy(TWO), &policy(&text));
@@ -92,7 +92,7 @@ fn rights_are_granted_and_taken_by_user_and_pattern() {
     assert_eq!(change(&answer, "user", "bob").details, ["groups: - noc"]);
     assert_eq!(
         change(&answer, "user", "eve").details,
-        ["kind: operator", "groups: admin", "expires: 2030-01-02T00:00:00Z", "networks: ::1/128"]
+        ["kind: operator", "groups: admin", "expires: 2030-01-02T00:00:00Z", "networks: ::1/128", "certificate: eve"]
     );
     assert_eq!(change(&answer, "entry", "/topic/prod.*.status").details, ["write: - acme"]);
 }

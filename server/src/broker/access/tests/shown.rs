@@ -19,7 +19,7 @@ fn json(answer: &ShowAnswer) -> serde_json::Value {
 fn every_part_is_shown_as_it_holds() {
     let text = TWO
         .replace("[groups.acme]", "[groups.acme]\nmax-targets = 5\nin-flight = 2")
-        .replace("[users.idle]", "[users.idle]\nexpires = 2030-01-02\nnetworks = [\"192.0.2.1\"]\nrevoked-before = \"2026-01-02T03:04:05+01:00\"")
+        .replace("[users.idle]", "[users.idle]\nexpires = 2030-01-02\nnetworks = [\"192.0.2.1\"]\nrevoked-before = \"2026-01-02T03:04:05+01:00\"\ncertificate = \"idle.example\"")
         .replace("[groups.noc]", "[brokers.noc1]\nlink = \"h:1\"\nstomp = [\"h\", \"[::1]:7\"]\n[brokers.dc1]\n[groups.noc]");
     let policy = policy(&text);
     assert_eq!(
@@ -27,6 +27,7 @@ fn every_part_is_shown_as_it_holds() {
         json!({"users": [{
             "name": "idle", "kind": "operator", "disabled": true, "expires": "2030-01-02T00:00:00Z",
             "revoked-before": "2026-01-02T02:04:05Z", "networks": ["192.0.2.1/32"],
+            "certificate": "idle.example",
         }]})
     );
     assert_eq!(

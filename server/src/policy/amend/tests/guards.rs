@@ -291,6 +291,10 @@ fn what_would_be_no_policy_is_refused_with_its_line() {
             "line 20, column 12: the password is not a PHC string",
         ),
         (json!({"edit": "user-set", "name": "root", "networks": ["everywhere"]}), "`everywhere` is no network; write"),
+        (
+            json!({"edit": "user-set", "name": "root", "certificate": "*.example.net"}),
+            "`*.example.net` has a wildcard; write",
+        ),
         (json!({"edit": "acl-add", "destination": "/topic/a.>.b", "write": ["admin"]}), "is no destination pattern"),
         (json!({"edit": "scope-set", "group": "night", "filter": "os ="}), "the scope is no filter"),
         (
@@ -329,4 +333,7 @@ fn an_edit_that_changes_nothing_says_so() {
         tried(ADMINS, json!({"edit": "user-set", "name": "root", "revoked-before": "2026-11-21"}), false, EARLY);
     let changes = revoked.unwrap().changes.to_string();
     assert_eq!(changes, "~ user root\n    revoked-before: none -> 2026-11-21T00:00:00Z\n");
+    let bound = tried(ADMINS, json!({"edit": "user-set", "name": "root", "certificate": "root.example"}), false, EARLY);
+    let changes = bound.unwrap().changes.to_string();
+    assert_eq!(changes, "~ user root\n    certificate: none -> root.example\n");
 }

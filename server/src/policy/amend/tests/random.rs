@@ -92,6 +92,7 @@ fn any_edit(dice: &mut Dice<'_>) -> Json {
                 ("networks", json!(dice.some_of(&NETWORKS))),
                 ("disabled", json!(dice.hit(2))),
                 ("expires", json!("2031-02-03")),
+                ("certificate", json!(dice.one_of(&["alice.example.net", "Alice \"A\" Example"]))),
                 ("revoked-before", json!("2026-11-21T10:00:00Z")),
             ] {
                 match dice.roll(4) {

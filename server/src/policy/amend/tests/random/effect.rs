@@ -86,7 +86,7 @@ impl Shown {
             }
             "user-set" => {
                 let (user, _) = self.users.get_mut(&name)?;
-                let given = ["groups", "networks", "disabled", "expires", "revoked-before", "facts"];
+                let given = ["groups", "networks", "disabled", "expires", "certificate", "revoked-before", "facts"];
                 (!given.iter().any(|field| edit.get(field).is_some() && unset.contains(&(*field).to_owned())))
                     .then_some(())?;
                 set_user(user, edit, &unset);
@@ -337,6 +337,11 @@ fn set_user(user: &mut UserShown, edit: &Json, unset: &[String]) {
             None if is_gone(field) => *shown = None,
             None => {}
         }
+    }
+    match edit["certificate"].as_str() {
+        Some(name) => user.certificate = Some(name.to_owned()),
+        None if is_gone("certificate") => user.certificate = None,
+        None => {}
     }
     if let Some(facts) = edit["facts"].as_object() {
         user.facts = facts.clone();
