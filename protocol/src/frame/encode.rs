@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Command, Frame, Version};
+use super::{Command, Frame, Headers, Version};
 
 /// Appends the frame to `out`, as [`Encoder`] says. `content-length` is always the encoder's own.
 pub fn encode(frame: &Frame, version: Version, out: &mut BytesMut) {
@@ -69,6 +69,15 @@ impl<'a> Encoder<'a> {
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.line(name.as_bytes(), value.as_bytes());
+        self
+    }
+
+    /// Adds all of these but those of that name.
+    #[must_use]
+    pub fn headers_but(mut self, headers: &Headers, but: &str) -> Self {
+        for (name, value) in headers.iter_bytes().filter(|(name, _)| *name != but.as_bytes()) {
+            self.line(name, value);
+        }
         self
     }
 

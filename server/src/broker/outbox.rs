@@ -39,14 +39,9 @@ impl Message {
     pub fn head(&self, version: Version) -> &Bytes {
         self.heads.0[version as usize].get_or_init(|| {
             let mut out = BytesMut::with_capacity(64 + self.destination.len() + self.headers.wire_len());
-            let mut encoder =
-                Encoder::start(Command::Message, version, &mut out).header("destination", &self.destination);
-            for (name, value) in self.headers.iter() {
-                if self.expires.is_none() || name != header::START_WITHIN {
-                    encoder = encoder.header(name, value);
-                }
-            }
-            drop(encoder);
+            let encoder = Encoder::start(Command::Message, version, &mut out).header("destination", &self.destination);
+            let apart = if self.expires.is_some() { header::START_WITHIN } else { "" };
+            drop(encoder.headers_but(&self.headers, apart));
             out.freeze()
         })
     }
