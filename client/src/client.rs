@@ -9,8 +9,8 @@ use muster_protocol::frame::{Command, Frame};
 use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId, TARGET_ALL, header};
 use muster_protocol::policy::{DiffAnswer, DiffQuery, LintAnswer, LintQuery, PAGE_MOST};
 use muster_protocol::request::{
-    CancelAnswer, CancelQuery, ExplainAnswer, ExplainQuery, FindAnswer, FindQuery, MeshAnswer, NodeAnswer, NodeQuery,
-    ReportAnswer, ReportQuery,
+    CancelAnswer, CancelQuery, Conditions, ExplainAnswer, ExplainQuery, FindAnswer, FindQuery, MeshAnswer, NodeAnswer,
+    NodeQuery, ReportAnswer, ReportQuery,
 };
 use muster_protocol::session::{Incoming, Session, SessionError};
 use secrecy::SecretString;
@@ -126,23 +126,16 @@ impl Request {
             frame = frame.header(header::NODES, &listed(&self.nodes));
         }
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        for (name, value) in [
-            (header::START_WITHIN, self.start_within.map(millis)),
-            (header::REPLY_WITHIN, self.reply_within.map(millis)),
-            (header::MAX_TARGETS, self.max_targets),
-            (header::EXPECT_TARGETS, self.expect_targets),
-        ] {
-            if let Some(value) = value {
-                frame = frame.header(name, &value.to_string());
-            }
-        }
-        for (name, on) in [(header::DRY_RUN, self.dry_run), (header::ALLOW_PARTIAL, self.allow_partial)] {
-            if on {
-                frame = frame.header(name, "true");
-            }
-        }
+        let conditions = Conditions {
+            start_within: self.start_within.map(millis),
+            reply_within: self.reply_within.map(millis),
+            max_targets: self.max_targets,
+            expect_targets: self.expect_targets,
+            dry_run: self.dry_run,
+            allow_partial: self.allow_partial,
+        };
         let body = serde_json::Value::Object(self.arguments.clone()).to_string();
-        frame.header("content-type", "application/json").with_body(body)
+        conditions.on(frame).header("content-type", "application/json").with_body(body)
     }
 }
 

@@ -184,16 +184,18 @@ impl Settings {
         if brokers.is_empty() {
             return Err(missing("a broker is", "--broker", "MUSTER_BROKERS", "brokers"));
         }
-        let user = options.user.or_else(|| variable("MUSTER_USER")).or(file.user);
+        let user = options.user.or_else(|| variable("MUSTER_USER")).or_else(|| file.user.clone());
         let user =
             user.filter(|u| !u.is_empty()).ok_or_else(|| missing("the user is", "--user", "MUSTER_USER", "user"))?;
         let ca = options.ca.or_else(|| variable("MUSTER_CA").map(PathBuf::from)).or(file.ca);
         let ca = ca.ok_or_else(|| missing("the CA certificate is", "--ca", "MUSTER_CA", "ca"))?;
+        // Nobody's password is sent in the name of another.
+        let of_user = file.password_file.filter(|_| file.user.as_ref().is_none_or(|own| *own == user));
         let password = if let Some(file) = options.password_file {
             PasswordSource::File(file)
         } else if let Some(given) = variable("MUSTER_PASSWORD") {
             PasswordSource::Given(given.into())
-        } else if let Some(file) = variable("MUSTER_PASSWORD_FILE").map(PathBuf::from).or(file.password_file) {
+        } else if let Some(file) = variable("MUSTER_PASSWORD_FILE").map(PathBuf::from).or(of_user) {
             PasswordSource::File(file)
         } else {
             PasswordSource::Prompt
@@ -310,9 +312,13 @@ mod tests {
         assert_eq!(settings.user, "environment");
         assert_eq!(settings.brokers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["e1:2", "e2:61614"]);
         assert_eq!(settings.ca, folder.path().join("ca.pem"));
-        let own = Own { certificate: "/home/o/me.pem".into(), key: folder.path().join("me.key") };
-        assert_eq!(settings.tls, Some(own));
-        assert!(matches!(settings.password, PasswordSource::File(path) if path == Path::new("/home/o/pw")));
+        let shown = Own { certificate: "/home/o/me.pem".into(), key: folder.path().join("me.key") };
+        assert_eq!(settings.tls, Some(shown));
+        assert!(matches!(settings.password, PasswordSource::Prompt), "the file's password is that of its own user");
+        let as_file_says = |name: &str| if name == "MUSTER_USER" { None } else { environment(name) };
+        let own = Settings::resolve(Overrides::default(), as_file_says).expect("settings");
+        assert_eq!(own.user, "file");
+        assert!(matches!(own.password, PasswordSource::File(path) if path == Path::new("/home/o/pw")));
         assert_eq!((settings.collective.as_str(), settings.confirm_above), ("prod", 50));
         let options = Overrides {
             user: Some("option".into()),

@@ -81,6 +81,8 @@ codes! {
     NoSuchRequest = "no-such-request", "It may have ended already.";
     /// Nothing is known of that node, or it is outside the caller's scope.
     NoSuchNode = "no-such-node", "Check the node id with `muster find`.";
+    /// Nothing in the policy, or in its history, has that name.
+    NoSuchName = "no-such-name", "Check the name; asked for without a name, all that there are is listed.";
     /// The reply queue is gone, or this session was not asked.
     Gone = "gone", "The asker has left or the answer was already given; drop the reply.";
     /// The broker does not do this.

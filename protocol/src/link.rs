@@ -10,7 +10,7 @@ mod strategies;
 
 use crate::message::{BrokerName, NodeId};
 use crate::policy::{EditAnswer, PolicyPart, PolicyState, WantPolicy};
-use crate::request::{FindAnswer, NodeAnswer, ReportAnswer, State};
+use crate::request::{FindAnswer, NodeAnswer, Reached, ReportAnswer, State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -614,6 +614,13 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         explain: Option<String>,
     },
+    /// How many nodes does a user of the policy reach at a topic, of those that match the letter's target and that the caller may see?
+    Reach {
+        /// The user of the policy.
+        user: String,
+        /// The topic.
+        destination: String,
+    },
     /// Make an edit of the policy: the body of the frame is the body of `/muster/admin.edit`. Asked once, as it is not idempotent.
     Edit,
     /// Something that this version does not know.
@@ -640,6 +647,8 @@ pub enum Said {
     Report(ReportAnswer),
     /// To `node`.
     Node(Box<NodeAnswer>),
+    /// To `reach`.
+    Reach(Reached),
     /// To `edit`.
     Edit(EditAnswer),
     /// It does not answer that.

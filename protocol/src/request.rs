@@ -1,6 +1,7 @@
 //! What do a request, its events and the system queries look like? The JSON bodies and the states of docs/protocol.md.
 
-use crate::message::NodeId;
+use crate::frame::Frame;
+use crate::message::{NodeId, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -372,6 +373,45 @@ pub struct Gone {
     pub reason: String,
 }
 
+/// Times and guards of a request; what is not set is left to the broker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// How late a node may start, ms.
+    pub start_within: Option<u64>,
+    /// How long answers are awaited, ms.
+    pub reply_within: Option<u64>,
+    /// Ask nobody if more nodes match.
+    pub max_targets: Option<u64>,
+    /// Ask nobody unless exactly so many nodes match.
+    pub expect_targets: Option<u64>,
+    /// Ask nobody; only say who would be asked.
+    pub dry_run: bool,
+    /// The guards hold for the brokers that can be asked.
+    pub allow_partial: bool,
+}
+
+impl Conditions {
+    /// The SEND with their headers.
+    pub fn on(&self, mut frame: Frame) -> Frame {
+        for (name, value) in [
+            (header::START_WITHIN, self.start_within),
+            (header::REPLY_WITHIN, self.reply_within),
+            (header::MAX_TARGETS, self.max_targets),
+            (header::EXPECT_TARGETS, self.expect_targets),
+        ] {
+            if let Some(value) = value {
+                frame = frame.header(name, &value.to_string());
+            }
+        }
+        for (name, on) in [(header::DRY_RUN, self.dry_run), (header::ALLOW_PARTIAL, self.allow_partial)] {
+            if on {
+                frame = frame.header(name, "true");
+            }
+        }
+        frame
+    }
+}
+
 /// Body of `/muster/cancel`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -483,7 +523,7 @@ pub struct ExplainQuery {
 }
 
 /// Answer of `/muster/admin.explain`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExplainAnswer {
     /// Whether the policy grants it.
@@ -502,9 +542,12 @@ pub struct ExplainAnswer {
     /// The first fact of the filter that is hidden from the user, for which the broker would refuse it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hidden: Option<String>,
-    /// How many nodes the filter reaches; only with a filter in which nothing is hidden.
+    /// How many nodes the filter reaches, over all brokers; only with a filter in which nothing is hidden.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<Reached>,
+    /// Brokers that could not be asked: their nodes are not among those that it reaches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Missing>,
     /// For people.
     pub text: String,
 }
@@ -521,12 +564,10 @@ pub struct Bound {
     pub group: String,
 }
 
-/// How many nodes of one broker a filter reaches.
+/// How many nodes a filter reaches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reached {
-    /// The broker that counted its own nodes, and no others.
-    pub broker: String,
     /// How many, of those that who asks may see.
     pub nodes: u64,
 }

@@ -30,7 +30,8 @@ enum Command {
     /// Makes a new cluster of one broker, or of several with --broker: CA, certificates, keys, configurations, policy with
     /// first users
     Init(InitOptions),
-    /// Says whether a configuration and everything it names is good, or what is wrong where
+    /// Says whether a configuration and everything it names is good, or what is wrong where; and which policy a start would enforce.
+    /// Writes nothing; the broker may be running
     Check {
         /// The configuration
         #[arg(value_name = "FILE", default_value = "/etc/muster/musterd.toml")]
@@ -141,11 +142,9 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Check { file } => {
             let config = Config::load(&file)?;
-            let policy = server::check(&config)?;
-            if let Some(note) = server::locked_out(&config, &policy) {
-                eprintln!("{}: {note}", file.display());
-            }
+            let outlook = server::check(&config)?;
             println!("{}: good", file.display());
+            outlook.iter().for_each(|line| println!("  {line}"));
         }
         Command::Passwd { file } => {
             println!("{}", passwd::ask(file.as_deref())?);

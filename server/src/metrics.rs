@@ -17,6 +17,7 @@ use crate::hub::{BOUNDS, Beat, Hub};
 use crate::links::{LinkState, LinkStatus, Links, Traffic};
 use crate::listener::Gate;
 use crate::login::{Logins, Outcome};
+use crate::policy::keeper::Keeper;
 use muster_protocol::error::Code;
 use muster_protocol::policy::Generation;
 use muster_protocol::request::State;
@@ -45,6 +46,8 @@ pub struct Parts<'a> {
     pub expired: &'a Expired,
     /// Links to other brokers.
     pub links: &'a Links,
+    /// What keeps the policy on disk.
+    pub keeper: &'a Keeper,
     /// When the certificate in use ends, Unix seconds.
     pub certificate_until: Option<i64>,
 }
@@ -61,6 +64,8 @@ pub struct Snapshot {
     expired: u64,
     links: Vec<LinkStatus>,
     link_alarms: usize,
+    /// Of the policy on disk.
+    keeper_alarms: usize,
     hub: Beat,
     audit: Option<Written>,
     certificate_until: Option<i64>,
@@ -102,6 +107,8 @@ struct Decided {
     routes: u64,
     mesh: Mesh,
     mesh_alarms: usize,
+    /// Of the editions that brokers tell each other.
+    policy_alarms: usize,
     round_trips: BTreeMap<String, u64>,
     generation: Generation,
     policy_since: u64,
@@ -121,6 +128,7 @@ pub async fn collect(parts: Parts<'_>) -> Snapshot {
         expired: parts.expired.count(),
         links: parts.links.status(),
         link_alarms: parts.links.alarms().len(),
+        keeper_alarms: parts.keeper.alarms().len(),
         hub: parts.hub.pulse(),
         audit: parts.hub.audit().written(),
         certificate_until: parts.certificate_until,
@@ -171,6 +179,7 @@ impl Decided {
             routes: mesh.changes(),
             mesh: mesh.counters(),
             mesh_alarms: mesh.alarms().count(),
+            policy_alarms: broker.policy_alarms().count(),
             round_trips: round_trips.collect(),
             generation: generation(broker),
             policy_since: broker.policy_since(),
@@ -204,6 +213,8 @@ fn about(page: &mut Page, snapshot: &Snapshot) {
     if let Some(broker) = &snapshot.broker {
         alarms.with(&[("source", "mesh")], broker.mesh_alarms);
     }
+    let of_editions = snapshot.broker.as_ref().map_or(0, |broker| broker.policy_alarms);
+    alarms.with(&[("source", "policy")], snapshot.keeper_alarms + of_editions);
 }
 
 fn sessions(page: &mut Page, broker: &Decided, expired: u64) {

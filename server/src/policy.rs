@@ -10,7 +10,7 @@ pub mod keeper;
 pub mod seal;
 pub mod store;
 
-pub use amend::{Amendment, amend, amended, with_authority};
+pub use amend::{Amendment, amend, amended, keeps_authority, with_authority};
 
 use crate::broker::access::{Policy, PolicyError};
 use std::fs::File;

@@ -107,6 +107,7 @@ struct Meter {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     links: Links,
+    keeper: Keeper,
     started: Instant,
     /// When the certificate that was loaded ends, Unix seconds.
     certificate_until: Option<i64>,
@@ -123,6 +124,7 @@ impl Meter {
             logins: &shared.logins,
             expired: &shared.expired,
             links: &self.links,
+            keeper: &self.keeper,
             certificate_until: self.certificate_until,
         };
         metrics::render(&metrics::collect(parts).await)
@@ -147,12 +149,13 @@ pub struct Running {
     hub_task: tokio::sync::Mutex<tokio::task::JoinHandle<()>>,
 }
 
-/// Checks everything that a configuration names, as `musterd check` does: the policy that a start would enforce.
-pub fn check(config: &Config) -> Result<Arc<Policy>, StartError> {
+/// Checks everything that a configuration names, and writes nothing: which policy a start would enforce, for people, a line each.
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     server_tls(config)?;
     tokens(config)?;
     let (_, begun) = look(config, unix_ms())?;
-    Ok(begun.edition.policy)
+    let locked_out = locked_out(config, &begun.edition.policy);
+    Ok(begun.outlook().into_iter().chain(locked_out).collect())
 }
 
 /// What speaks STOMP and HTTP to clients.
@@ -284,7 +287,14 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         start_links(config, (instance, incarnation), &shared.hub, policy_seen, &stopped).await?;
     tokio::spawn(audit::tell_heads(shared.hub.clone(), stopped.clone()));
     let started = Instant::now();
-    let meter = Meter { shared: shared.clone(), gate: gate.clone(), links: links.clone(), started, certificate_until };
+    let meter = Meter {
+        shared: shared.clone(),
+        gate: gate.clone(),
+        links: links.clone(),
+        keeper: keeper.clone(),
+        started,
+        certificate_until,
+    };
     let api = start_api(config, &server_tls, &meter, &stopped).await?;
     let control = control::bind(&config.control).await.map_err(StartError::Control)?;
     let running = Arc::new(Running {
@@ -381,6 +391,7 @@ async fn start_api(
         token_life: limits.token_life,
         max_frame: limits.max_frame,
         links: meter.links.clone(),
+        keeper: meter.keeper.clone(),
         metrics: Arc::new(move || {
             let meter = counted.clone();
             Box::pin(async move { meter.page().await })

@@ -207,6 +207,19 @@ impl Http {
         Some(chunk).filter(|chunk| !chunk.is_empty())
     }
 
+    /// The next frame of HTTP/2: kind, stream and payload; none if the connection has ended.
+    pub fn h2_frame(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        while self.buffer.len() < 9 {
+            if !matches!(self.more(), Ok(count) if count > 0) {
+                return None;
+            }
+        }
+        let head = self.exactly(9);
+        let number = |bytes: &[u8]| bytes.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        let payload = self.exactly(usize::try_from(number(&head[..3])).expect("a length"));
+        Some((head[3], number(&head[5..]), payload))
+    }
+
     /// Whether the connection ends within this time, whatever comes before that.
     pub fn ends_within(&mut self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;

@@ -1,6 +1,6 @@
 //! `muster login`, `muster logout`: how does an operator type the password once and not at each command?
 
-use super::{Context, Failure, password, text};
+use super::{Context, Failure, text};
 use crate::config::PasswordSource;
 use crate::summary::EXIT_OK;
 use clap::Args;
@@ -15,12 +15,10 @@ pub(crate) struct Logout {}
 
 impl Login {
     pub(crate) async fn run(&self, context: &mut Context) -> Result<u8, Failure> {
-        let asks = context.surface.asks;
         let settings = context.settings()?.clone();
         // Before a password is typed: there must be a place for what it is typed for.
         let file = settings.token_file()?;
-        let secret = password::fetch(&settings.password, &settings.user, asks)?;
-        let client = context.connect(secret).await?;
+        let client = context.connect_by_password().await?;
         let (broker, user) = (text::clean(client.broker()), text::clean(&settings.user));
         let Some(token) = client.token() else {
             return Err(Failure::Refused(format!(

@@ -109,7 +109,7 @@ enum Command {
     Mesh(mesh::Mesh),
     /// Say predicate by predicate why a node matches a filter, or not
     Explain(explain::Explain),
-    /// Ask about the policy
+    /// Ask what the policy grants, edit it, and see or end sessions
     #[command(subcommand)]
     Admin(admin::Admin),
     /// Show what is on record at the broker: logins, requests, commands, and how each was decided
@@ -142,6 +142,9 @@ pub(crate) enum Failure {
         "{address} does not take the token of {user} any more: it has expired or was revoked, or the user was changed; log in again with `muster login`"
     )]
     StaleToken { address: Address, user: String },
+    /// A broker did not take user and password.
+    #[error("{address} refused the login of {user} with {password}")]
+    WrongPassword { address: Address, user: String, password: String },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -159,7 +162,8 @@ impl Failure {
             Failure::Usage(_) | Failure::Config(_) | Failure::Password(_) | Failure::Token(_) | Failure::Tls(_) => {
                 EXIT_USAGE
             }
-            Failure::Refused(_) | Failure::StaleToken { .. } | Failure::Client(ClientError::Refused(_)) => EXIT_REFUSED,
+            Failure::Refused(_) | Failure::StaleToken { .. } | Failure::WrongPassword { .. } => EXIT_REFUSED,
+            Failure::Client(ClientError::Refused(_)) => EXIT_REFUSED,
             Failure::Client(ClientError::Connect(ConnectError::Refused { .. })) => EXIT_REFUSED,
             Failure::Client(ClientError::Connect(_) | ClientError::Misunderstood(_)) => EXIT_UNREACHABLE,
             Failure::Client(ClientError::Lost(_) | ClientError::NoAnswer(_) | ClientError::Unsettled(_)) => {
@@ -178,6 +182,11 @@ impl Failure {
             Failure::Client(ClientError::Connect(ConnectError::Refused { code: Some(code), .. })) => {
                 format!("{self}\n  {code}: {}", code.cure())
             }
+            // Brokers give one answer, whatever it was.
+            Failure::WrongPassword { .. } => format!(
+                "{self}\n  {}: one of both is wrong, or the user is disabled, has expired, or may not log in from here.",
+                Code::AuthFailed
+            ),
             _ => self.to_string(),
         }
     }
@@ -190,7 +199,8 @@ fn refusal(refused: &Refused) -> String {
     if let Some(count) = refused.count.filter(|count| !refused.text.starts_with(&format!("{count} node"))) {
         out.push_str(&format!(" ({} match)", output::nodes(count)));
     }
-    if let Some(code) = refused.code {
+    // The body was made here: what the text says is wrong stands in what was given, such as a file.
+    if let Some(code) = refused.code.filter(|code| *code != Code::BadBody) {
         out.push_str(&format!("\n  {}", code.cure()));
     }
     if refused.code == Some(Code::Partial) {
@@ -224,7 +234,6 @@ impl Context {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let asks = self.surface.asks;
         let settings = self.settings()?.clone();
         // Whoever gives a password means it; a token is for whom would be asked.
         if matches!(settings.password, PasswordSource::Prompt) && settings.tokens.is_some() {
@@ -233,7 +242,29 @@ impl Context {
                 return self.connect_by_token(token, &file).await;
             }
         }
-        self.connect(password::fetch(&settings.password, &settings.user, asks)?).await
+        self.connect_by_password().await
+    }
+
+    /// With the password, from wherever it is to be had.
+    async fn connect_by_password(&mut self) -> Result<Client, Failure> {
+        let asks = self.surface.asks;
+        let Settings { user, password, .. } = self.settings()?.clone();
+        let secret = password::fetch(&password, &user, asks)?;
+        self.connect(secret).await.map_err(|failure| match failure {
+            Failure::Client(ClientError::Connect(ConnectError::Refused {
+                address,
+                code: Some(Code::AuthFailed),
+                ..
+            })) => {
+                let password = match password {
+                    PasswordSource::File(file) => format!("the password in {}", file.display()),
+                    PasswordSource::Given(_) => "the password in MUSTER_PASSWORD".to_owned(),
+                    PasswordSource::Prompt => "the password that was typed".to_owned(),
+                };
+                Failure::WrongPassword { address, user: text::clean(&user), password: text::clean(&password) }
+            }
+            other => other,
+        })
     }
 
     /// With a password, or a token that stands for it.

@@ -308,6 +308,7 @@ fn ask() -> impl Strategy<Value = Ask> {
             .prop_map(|(facts, limit, after, module)| Ask::Find { facts, limit, after, module }),
         (text(), any::<u64>()).prop_map(|(fact, limit)| Ask::Report { fact, limit }),
         (node(), option::of(text())).prop_map(|(node, explain)| Ask::Node { node, explain }),
+        (text(), text()).prop_map(|(user, destination)| Ask::Reach { user, destination }),
         Just(Ask::Edit),
         Just(Ask::Unknown),
     ]
@@ -363,6 +364,7 @@ fn said() -> impl Strategy<Value = Said> {
         },
     );
     prop_oneof![
+        any::<u64>().prop_map(|nodes| Said::Reach(Reached { nodes })),
         edited.prop_map(Said::Edit),
         find.prop_map(Said::Find),
         report.prop_map(Said::Report),

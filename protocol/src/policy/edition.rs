@@ -138,16 +138,17 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// Whether an edition is this one, or one that this one was built on.
+    /// Whether an edition is this one, or one that this one was built on, as far as a seal tells: of a term it knows the authority
+    /// and one edition. Two of one number and different texts, as an authority makes that was set back to an earlier state, are not
+    /// built on each other.
     pub fn builds_on(&self, older: &Stamp) -> bool {
-        let (own, old) = (&self.stamp, older);
-        if own.generation.term == old.generation.term {
-            return own.authority == old.authority && own.generation.number >= old.generation.number;
-        }
-        self.lineage.iter().any(|took| {
-            took.generation.term == old.generation.term
-                && took.authority == old.authority
-                && took.generation.number >= old.generation.number
+        let own = [(&self.stamp.generation, &self.stamp.authority, &self.stamp.sha256)];
+        let took = self.lineage.iter().map(|took| (&took.generation, &took.authority, &took.sha256));
+        let old = &older.generation;
+        own.into_iter().chain(took).any(|(generation, authority, sha256)| {
+            generation.term == old.term
+                && *authority == older.authority
+                && (generation.number > old.number || generation.number == old.number && *sha256 == older.sha256)
         })
     }
 }
@@ -232,6 +233,8 @@ mod tests {
             (stamp(2, 6, "b"), true),
             (stamp(2, 8, "b"), false),
             (stamp(2, 7, "c"), false),
+            (Stamp { sha256: "other".into(), ..stamp(1, 5, "a") }, false),
+            (Stamp { sha256: "other".into(), ..stamp(2, 7, "b") }, false),
         ] {
             assert_eq!(seal.builds_on(&older), yes, "{older:?}");
         }

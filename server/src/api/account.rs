@@ -251,6 +251,14 @@ impl Account {
         }
     }
 
+    /// Lets go of everything but how it ended; whoever reads on is told how many events there were.
+    pub(super) fn clear(&mut self) {
+        self.log = Log { first: self.log.next(), ..Log::default() };
+        self.nodes.clear();
+        self.without.clear();
+        self.node_bytes = 0;
+    }
+
     fn accepted(&mut self, frame: &Frame) -> Option<Value> {
         let Accepted { broker, nodes } = read(frame)?;
         let count = frame.headers.get(header::COUNT).and_then(|text| text.parse::<u64>().ok())?;

@@ -4,7 +4,7 @@ use super::Front;
 use super::listen::Visit;
 use super::problem::{Fault, Problem};
 use super::seats::Caller;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{FromRequest, Query as Pairs, RawPathParams, Request};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
@@ -16,15 +16,20 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard as Locked, PoisonError};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// How long a body may take to come.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// Longest body before it is known who calls: user and password, with every character escaped.
+const LOGIN_MOST: usize = 16 * 1024;
 /// Of a body that is too large, so many times the most is read and dropped, as long as something comes within this time.
 const DISCARDED: usize = 4;
 const DISCARD_WITHIN: Duration = Duration::from_secs(1);
+/// When to come back if there is no room for a body.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
 /// How deep JSON may be nested: as facts may.
 const DEPTH: usize = 32;
 /// Of an error of the JSON reader, which may quote what it read, at most so many characters are given back.
@@ -58,6 +63,7 @@ impl Call {
     /// The seat of whoever calls, by the token that the call shows.
     pub(super) async fn caller(&self) -> Result<Caller, Problem> {
         self.refuse_when_stopping()?;
+        let _turn = self.visit.turn().await?;
         let sat = match self.token() {
             Some(token) => self.front.seats.sit(token, &self.visit.peer).await,
             None => Err(Problem::unknown_caller()),
@@ -73,6 +79,32 @@ impl Call {
                 Err(problem)
             }
         }
+    }
+
+    /// Room in memory for the body, as long as what is given back lives.
+    pub(super) fn room(&self) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        let (said, most) = (self.said(), self.most());
+        let is_empty = lock(&self.body).is_end_stream();
+        let bytes = said.map_or(most, |said| usize::try_from(said).unwrap_or(most).min(most));
+        if is_empty || bytes == 0 {
+            return Ok(None);
+        }
+        let full = || {
+            let text =
+                "other calls of this connection have large bodies under way; say content-length, or send fewer at once";
+            Problem::new(Code::Busy, text).again_in(Some(ROOM_AGAIN))
+        };
+        self.visit.room(bytes).map(Some).ok_or_else(full)
+    }
+
+    /// Length of the body, as the call says.
+    fn said(&self) -> Option<u64> {
+        self.parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
+    }
+
+    /// Longest body that is read.
+    fn most(&self) -> usize {
+        if self.visit.is_admitted() { self.front.body_most } else { self.front.body_most.min(LOGIN_MOST) }
     }
 
     /// A broker that is about to stop takes nobody in any more.
@@ -149,12 +181,11 @@ impl Call {
     /// The JSON in the body, as it came.
     pub(super) async fn bytes(self) -> Result<Bytes, Problem> {
         self.check_type()?;
-        let most = self.front.body_most;
+        let (most, said) = (self.most(), self.said());
         let too_large = || {
             let text = format!("the body: more than {most} bytes, which is the most that is possible");
             Problem::new(Code::TooLarge, text)
         };
-        let said = self.parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let mut body = self.body.into_inner().unwrap_or_else(PoisonError::into_inner);
         if said.is_some_and(|length| length > most as u64) {
             let _ = timeout(BODY_WITHIN, discard(&mut body, most.saturating_mul(DISCARDED))).await;
@@ -183,6 +214,10 @@ impl Call {
         }
         Ok(())
     }
+}
+
+fn lock(body: &Mutex<Body>) -> Locked<'_, Body> {
+    body.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads some of what is under way: a connection that is closed before what came over it was read is reset, and the reset would

@@ -4,6 +4,7 @@
 //! that. Whoever shows something that is wrong is answered, and has to connect again.
 
 use super::Front;
+use super::problem::Problem;
 use crate::broker::access::Peer;
 use crate::listener::{Gate, Open, Pending, TurnedAway, first_bytes, not_tls, part, shown};
 use axum::Router;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{MutexGuard, Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
@@ -34,6 +35,8 @@ const HEADERS: usize = 64;
 const HEAD_BYTES: usize = 32 * 1024;
 /// Calls at once on one connection of HTTP/2.
 const STREAMS: u32 = 64;
+/// Bodies of the largest size that the calls of one connection may have in memory together.
+const BODIES: usize = 8;
 /// A write that makes no progress for so long ends the connection.
 const STALL: Duration = Duration::from_secs(20);
 /// How long what is under way may take once the connection is to end.
@@ -53,6 +56,10 @@ pub(super) struct Visit {
     used: Mutex<Instant>,
     turned_away: Notify,
     leaves: AtomicBool,
+    /// Until it is known who calls, one call at a time says so.
+    turns: tokio::sync::Mutex<()>,
+    /// Bytes of bodies that its calls may have in memory.
+    room: Arc<Semaphore>,
 }
 
 /// A call, or an answer that goes on: the connection is in use.
@@ -136,6 +143,8 @@ async fn connection(
         used: Mutex::new(begun),
         turned_away: Notify::new(),
         leaves: AtomicBool::new(false),
+        turns: tokio::sync::Mutex::default(),
+        room: Arc::new(Semaphore::new(front.body_most.saturating_mul(BODIES).min(Semaphore::MAX_PERMITS))),
     });
     let until = begun + front.login_time * LOGINS;
     serve(stream, visit, router, front.idle, until, end).await;
@@ -233,13 +242,27 @@ impl Visit {
         self.leaves.load(Ordering::Relaxed)
     }
 
+    /// The turn of a call to show who it is, unless that is known: many calls of one connection are no way around what bounds
+    /// connections that have not logged in.
+    /// Refused if another one has shown something wrong.
+    pub(super) async fn turn(&self) -> Result<Option<MutexGuard<'_, ()>>, Problem> {
+        let turn = if self.is_admitted() { None } else { Some(self.turns.lock().await) };
+        if self.is_leaving() { Err(Problem::unknown_caller()) } else { Ok(turn) }
+    }
+
+    /// Room for a body, if there is some. Nobody waits for it: what has come of bodies that wait would stop those that do not.
+    pub(super) fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.room.clone().try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).ok()
+    }
+
     /// A call begins, or an answer goes on.
     pub(super) fn enter(self: &Arc<Visit>) -> InUse {
         self.calls.fetch_add(1, Ordering::Relaxed);
         InUse(self.clone())
     }
 
-    fn is_admitted(&self) -> bool {
+    /// Whether a call has shown who it is.
+    pub(super) fn is_admitted(&self) -> bool {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 

@@ -61,6 +61,8 @@ async fn log_in(call: Call) -> Result<Response, Problem> {
     call.refuse_when_stopping()?;
     call.no_query()?;
     let (front, visit) = (call.front.clone(), call.visit.clone());
+    let _turn = visit.turn().await?;
+    let _room = call.room()?;
     let Login { user, password } = call.json().await?;
     let password = SecretString::from(password);
     refuse_odd("user", &user, USER_MOST)?;

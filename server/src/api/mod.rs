@@ -24,6 +24,7 @@ use crate::config::AdminConfig;
 use crate::hub::Hub;
 use crate::links::Links;
 use crate::listener::{Caps, Gate};
+use crate::policy::keeper::Keeper;
 use crate::session::Shared;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -67,6 +68,8 @@ pub struct Setup {
     pub max_frame: usize,
     /// Links of this broker.
     pub links: Links,
+    /// What keeps the policy on disk.
+    pub keeper: Keeper,
     /// What `/metrics` says.
     pub metrics: Metrics,
 }
@@ -91,6 +94,7 @@ pub(crate) struct Front {
     hub: Hub,
     broker: String,
     links: Links,
+    keeper: Keeper,
     started: Instant,
     /// The broker is stopping.
     stopping: watch::Receiver<bool>,
@@ -109,7 +113,7 @@ pub(crate) struct Front {
 impl Api {
     /// Starts to serve on these sockets, until [`Api::stop`]. `stopping` says that the broker is about to end.
     pub fn start(setup: Setup, sockets: Vec<TcpListener>, stopping: watch::Receiver<bool>) -> Api {
-        let Setup { config, tls, shared, sessions, caps, token_life, max_frame, links, metrics } = setup;
+        let Setup { config, tls, shared, sessions, caps, token_life, max_frame, links, keeper, metrics } = setup;
         let addresses = sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         let (end, ending) = watch::channel(false);
         let records = Arc::new(Records::new(config.results, config.results_for));
@@ -122,6 +126,7 @@ impl Api {
             hub,
             broker,
             links,
+            keeper,
             started: Instant::now(),
             stopping,
             seats: seats.clone(),

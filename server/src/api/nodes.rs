@@ -158,9 +158,11 @@ async fn health(caller: Caller, call: Call) -> Result<Response, Problem> {
         });
         links.collect()
     });
+    let editions = front.hub.ask(|broker| broker.policy_alarms().map(str::to_owned).collect::<Vec<_>>()).await;
     let alarms = mesh.map(|mesh| {
         let own = front.links.alarms().into_iter().map(|alarm| format!("{}: {}", alarm.about, alarm.text));
-        mesh.alarms.into_iter().chain(own).collect()
+        let policy = front.keeper.alarms().into_iter().chain(editions.unwrap_or_default());
+        mesh.alarms.into_iter().chain(own).chain(policy.map(|text| format!("policy: {text}"))).collect()
     });
     ok(&Health {
         broker: front.broker.clone(),

@@ -2,7 +2,7 @@
 
 use super::call::{Call, Query, read};
 use super::nodes::{pass_on, query};
-use super::problem::{Fault, Problem};
+use super::problem::Problem;
 use super::routes::{Operation, Routes, delete, get, json, post, put};
 use super::seats::Caller;
 use crate::passwd;
@@ -135,7 +135,8 @@ pub(super) fn add(routes: &mut Routes) {
 }
 
 fn edits(routes: &mut Routes) {
-    let says = |operation: Operation| operation.writes(EDIT).refuses(&[409]);
+    // A revert names a generation that may not be there.
+    let says = |operation: Operation| operation.writes(EDIT).refuses(&[404, 409]);
     let operation = says(post("/api/v1/policy/edit", "editPolicy", "policy", "Changes the policy."));
     let operation =
         operation.says("`generation` makes it compare-and-set: who comes second is told `stale-generation`.");
@@ -211,7 +212,7 @@ fn edits(routes: &mut Routes) {
 fn questions(routes: &mut Routes) {
     let operation =
         post("/api/v1/policy/explain", "explainPolicy", "policy", "Whether a user may do something, and by what.");
-    let operation = operation.writes("/muster/admin.explain").takes::<ExplainQuery>();
+    let operation = operation.writes("/muster/admin.explain").takes::<ExplainQuery>().refuses(&[404]);
     routes.add(operation.answers::<ExplainAnswer>("Yes or no, with entries, scope and limits."), |caller, call| {
         ask::<ExplainQuery>(caller, call, "/muster/admin.explain")
     });
@@ -270,20 +271,18 @@ async fn list_of(caller: Caller, call: Call, what: Part) -> Result<Response, Pro
 async fn one_of(caller: Caller, call: Call, what: Part) -> Result<Response, Problem> {
     call.no_body()?;
     let name = call.name("name");
-    let one = named(&caller, what, name).await?;
-    one.map(|(_, response)| response).ok_or_else(|| {
-        let text = format!("{}: there is none of this name in the policy", shown(name));
-        Problem::fault(Fault::NoSuchName, text)
-    })
+    show(&caller, &of_this_name(what, name)).await.map(|(_, response)| response)
+}
+
+fn of_this_name(what: Part, name: &str) -> ShowQuery {
+    ShowQuery { what, name: Some(name.to_owned()), after: None, limit: None }
 }
 
 /// The one thing of the policy that has this name, if there is one, and the answer that shows it.
 async fn named(caller: &Caller, what: Part, name: &str) -> Result<Option<(ShowAnswer, Response)>, Problem> {
-    let question = ShowQuery { what, name: Some(name.to_owned()), after: None, limit: None };
-    match show(caller, &question).await {
+    match show(caller, &of_this_name(what, name)).await {
         Ok(shown) => Ok(Some(shown)),
-        // A name is all that this question has, so nothing else can be wrong with it.
-        Err(problem) if problem.code == Code::BadBody.as_str() => Ok(None),
+        Err(problem) if problem.code == Code::NoSuchName.as_str() => Ok(None),
         Err(problem) => Err(problem),
     }
 }
@@ -517,14 +516,7 @@ async fn edition(caller: Caller, call: Call) -> Result<Response, Problem> {
     call.no_body()?;
     let generation: Generation = call.parsed("generation", "a generation, TERM.NUMBER", |text| text.parse().ok())?;
     let question = HistoryQuery { generation: Some(generation), before: None, limit: None };
-    match caller.ask(query(HISTORY, &question)).await {
-        Ok(body) => Ok(json(StatusCode::OK, body)),
-        // It is all that the question has.
-        Err(problem) if problem.code == Code::BadBody.as_str() => {
-            Err(Problem::fault(Fault::NoSuchName, problem.text).cured("GET policy/history lists those that are kept."))
-        }
-        Err(problem) => Err(problem),
-    }
+    pass_on(&caller, query(HISTORY, &question)).await
 }
 
 async fn authority(caller: Caller, call: Call) -> Result<Response, Problem> {

@@ -42,20 +42,34 @@ pub(super) fn add(routes: &mut Routes) {
         probe("/meshz", "meshz", "All brokers and links, as this broker sees them, without a word on nodes.");
     routes.add_open(operation.answers::<MeshAnswer>("The mesh."), meshz);
     let content = json!({ metrics::CONTENT_TYPE: { "schema": { "type": "string" } } });
-    let operation = probe("/metrics", "metrics", "Counts and times for Prometheus.");
+    let operation = probe("/metrics", "metrics", "Counts and times for Prometheus.")
+        .says("They count all nodes: a user with a scope gets none.");
     routes.add_open(operation.answer(200, "The metrics.", &content), numbers);
 }
 
+/// How much whoever calls may know.
+#[derive(Debug, PartialEq)]
+enum Sight {
+    /// Everything.
+    Whole,
+    /// No number of nodes: they are those of a scope.
+    Scoped,
+}
+
 /// Whether whoever calls may look.
-async fn admit(call: &Call) -> Result<(), Problem> {
+async fn admit(call: &Call) -> Result<Sight, Problem> {
     call.no_body()?;
     let peer = call.visit.peer.ip();
     if call.front.config.open_to.iter().any(|network| network.contains(&peer)) {
         call.visit.admit();
-        return Ok(());
+        return Ok(Sight::Whole);
     }
     let caller = call.caller().await?;
-    caller.ask(query("/muster/mesh", &MeshQuery {})).await.map(|_| ())
+    let mesh = caller.ask(query("/muster/mesh", &MeshQuery {})).await?;
+    // The broker says how many nodes it has, unless that is not for whoever asks.
+    let mesh: MeshAnswer = serde_json::from_slice(&mesh)
+        .map_err(|error| Problem::new(Code::Internal, format!("the broker's answer cannot be read: {error}")))?;
+    Ok(if mesh.brokers.iter().any(|broker| broker.nodes.is_some()) { Sight::Whole } else { Sight::Scoped })
 }
 
 async fn healthz(call: Call) -> Result<Response, Problem> {
@@ -84,7 +98,10 @@ async fn meshz(call: Call) -> Result<Response, Problem> {
 }
 
 async fn numbers(call: Call) -> Result<Response, Problem> {
-    admit(&call).await?;
+    if admit(&call).await? == Sight::Scoped {
+        let text = "these numbers count all nodes of the broker and what is done with them, and the user has a scope";
+        return Err(Problem::new(Code::Denied, text));
+    }
     let mut response = Response::new(Body::from((call.front.metrics)().await));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     Ok(response)

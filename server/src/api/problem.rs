@@ -48,8 +48,6 @@ pub(super) enum Fault {
     LengthRequired,
     /// The request did not come in time.
     TooSlow,
-    /// There is no user, group, entry, … of that name in the policy.
-    NoSuchName,
 }
 
 impl Fault {
@@ -64,7 +62,6 @@ impl Fault {
             }
             Fault::LengthRequired => (411, "length-required", "Send the body with content-length, in one piece."),
             Fault::TooSlow => (408, "too-slow", "Send the whole request at once."),
-            Fault::NoSuchName => (404, "no-such-name", "The path without the name lists all of them."),
         }
     }
 }
@@ -84,7 +81,7 @@ fn status_of(code: Code) -> StatusCode {
         | Code::BadEdit => StatusCode::BAD_REQUEST,
         Code::AuthFailed | Code::Revoked | Code::Closed => StatusCode::UNAUTHORIZED,
         Code::Denied | Code::HiddenFact | Code::AllNotAllowed => StatusCode::FORBIDDEN,
-        Code::NoSuchRequest | Code::NoSuchNode | Code::NoSuchSession => StatusCode::NOT_FOUND,
+        Code::NoSuchRequest | Code::NoSuchNode | Code::NoSuchSession | Code::NoSuchName => StatusCode::NOT_FOUND,
         Code::StaleBase
         | Code::TooManyTargets
         | Code::UnexpectedTargets
@@ -254,7 +251,6 @@ mod tests {
             Fault::CrossOrigin,
             Fault::LengthRequired,
             Fault::TooSlow,
-            Fault::NoSuchName,
         ] {
             let (status, code, _) = fault.row();
             let row = document.lines().find(|line| line.starts_with(&format!("| {status} ")));

@@ -98,7 +98,10 @@ impl Records {
     /// Forgets what was kept long enough.
     pub(super) fn sweep(&self, now: Instant) {
         let mut all = self.all();
-        let is_old = |record: &Record| record.over().is_some_and(|over| over + self.keep <= now);
+        // One that somebody still reads stays, and stays counted.
+        let is_old = |record: &Arc<Record>| {
+            Arc::strong_count(record) == 1 && record.over().is_some_and(|over| over + self.keep <= now)
+        };
         let old: Vec<_> = all.iter().filter(|(_, record)| is_old(record)).map(|(key, _)| key.clone()).collect();
         old.iter().for_each(|key| self.forget(&mut all, key));
     }
@@ -137,7 +140,8 @@ impl Records {
 
     fn forget(&self, all: &mut HashMap<(String, String), Arc<Record>>, key: &(String, String)) {
         if let Some(record) = all.remove(key) {
-            self.held.fetch_sub(record.account().bytes(), Ordering::Relaxed);
+            // Whoever reads it holds it still: what is counted no more takes no memory.
+            self.change(&record, Account::clear);
         }
     }
 }
@@ -236,11 +240,13 @@ mod tests {
         assert!(records.get("carol", mine.id()).is_none());
         records.feed(&mine, &done());
         records.sweep(Instant::now());
-        assert!(records.get("alice", mine.id()).is_some(), "it has only just ended");
+        let id = mine.id().clone();
+        drop(mine);
+        assert!(records.get("alice", &id).is_some(), "it has only just ended");
         records.sweep(Instant::now() + Duration::from_secs(11));
-        assert!(records.get("alice", mine.id()).is_none());
-        assert!(records.get("bob", mine.id()).is_some(), "it is not over");
-        records.withdraw("bob", mine.id());
+        assert!(records.get("alice", &id).is_none());
+        assert!(records.get("bob", &id).is_some(), "it is not over");
+        records.withdraw("bob", &id);
         assert_eq!((records.held.load(Ordering::Relaxed), records.all().len()), (0, 0));
     }
 
@@ -259,6 +265,29 @@ mod tests {
         let read = second.read(1, usize::MAX).await;
         assert_eq!((read.entries.last().unwrap().number, read.missed + read.entries.len() as u64), (20, 20));
         assert_eq!(records.held.load(Ordering::Relaxed), second.account().bytes());
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_and_never_takes_it_holds_no_memory_that_is_not_counted() {
+        let records = Records::new(10_000, Duration::from_secs(10));
+        let held: Vec<Arc<Record>> = (0..20)
+            .map(|number| {
+                let record = records.begin("alice", record(&format!("r{number}"))).unwrap();
+                records.feed(&record, &lost(&"x".repeat(2_000)));
+                records.feed(&record, &done());
+                record
+            })
+            .collect();
+        let bytes = || held.iter().map(|record| record.account().bytes()).sum::<usize>();
+        assert_eq!(bytes(), records.held.load(Ordering::Relaxed));
+        assert!(bytes() <= 10_000, "{}", bytes());
+        let read = held[0].read(1, usize::MAX).await;
+        assert_eq!((read.missed, read.entries.len(), read.is_last), (2, 0, true), "it is told what it missed");
+        records.sweep(Instant::now() + Duration::from_secs(11));
+        assert_eq!(bytes(), records.held.load(Ordering::Relaxed), "what is read stays counted");
+        drop(held);
+        records.sweep(Instant::now() + Duration::from_secs(11));
+        assert_eq!((records.held.load(Ordering::Relaxed), records.all().len()), (0, 0));
     }
 
     #[tokio::test]

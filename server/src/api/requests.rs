@@ -15,9 +15,9 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use muster_protocol::error::Code;
 use muster_protocol::frame::{Command, Frame};
-use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId, header};
+use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId};
 use muster_protocol::policy::PAGE_MOST;
-use muster_protocol::request::{CancelAnswer, CancelQuery, Missing, State};
+use muster_protocol::request::{CancelAnswer, CancelQuery, Conditions, Missing, State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json as object};
 use std::collections::BTreeMap;
@@ -205,22 +205,15 @@ impl NewRequest {
     }
 
     fn frame(&self, destination: &str) -> Frame {
-        let mut frame = Frame::new(Command::Send).header("destination", destination);
-        for (name, value) in [
-            (header::START_WITHIN, self.start_within_ms),
-            (header::REPLY_WITHIN, self.reply_within_ms),
-            (header::MAX_TARGETS, self.max_targets),
-            (header::EXPECT_TARGETS, self.expect_targets),
-        ] {
-            if let Some(value) = value {
-                frame = frame.header(name, &value.to_string());
-            }
-        }
-        for (name, on) in [(header::DRY_RUN, self.dry_run), (header::ALLOW_PARTIAL, self.allow_partial)] {
-            if on {
-                frame = frame.header(name, "true");
-            }
-        }
+        let conditions = Conditions {
+            start_within: self.start_within_ms,
+            reply_within: self.reply_within_ms,
+            max_targets: self.max_targets,
+            expect_targets: self.expect_targets,
+            dry_run: self.dry_run,
+            allow_partial: self.allow_partial,
+        };
+        let frame = conditions.on(Frame::new(Command::Send).header("destination", destination));
         let body = serde_json::to_vec(&self.body).unwrap_or_default();
         let frame = frame.header("content-type", "application/json").with_body(body);
         aimed(frame, self.target.as_deref(), &self.nodes)

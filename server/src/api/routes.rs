@@ -68,6 +68,7 @@ impl Routes {
             let handler = handler.clone();
             async move {
                 let caller = call.caller().await?;
+                let _room = call.room()?;
                 handler(caller, call).await
             }
         };

@@ -1,31 +1,27 @@
 //! What does the policy say about itself? Explain, diff, lint and show: questions of admins, which change nothing.
 
-use super::access::{Limit, User, diff, lint};
-use super::event::{Now, Purpose};
+use super::access::{User, diff, lint};
+use super::event::{Now, Purpose, Sent, Target};
 use super::inquiries::Asker;
-use super::limits::words;
 use super::{BUDGET, Broker};
 use muster_protocol::destination::{Destination, Kind};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::filter::Filter;
 use muster_protocol::policy::ShowAnswer;
-use muster_protocol::request::{ExplainAnswer, ExplainQuery, Reached};
+use muster_protocol::request::{ExplainQuery, Reached};
+
+/// Why it is not said how many nodes a filter reaches.
+enum Uncounted {
+    /// The user of the policy may not name this fact.
+    Refused(String),
+    /// The user's scope asks about this fact, which the asker may not see: the number would tell which nodes have it.
+    Untold(String),
+}
 
 impl Broker {
     /// Answers a question about the policy; what it cost. The right to ask is checked.
-    pub(super) fn ask_policy(
-        &mut self,
-        asker: &Asker,
-        user: &User,
-        purpose: Purpose,
-        now: Now,
-    ) -> Result<usize, Refusal> {
+    pub(super) fn ask_policy(&mut self, asker: &Asker, purpose: Purpose, now: Now) -> Result<usize, Refusal> {
         match purpose {
-            Purpose::Explain { query, filter } => {
-                let (answer, cost) = self.explain(user, &query, filter.as_ref())?;
-                self.reply_with(asker, &answer, now);
-                Ok(cost)
-            }
             Purpose::Diff(policy) => {
                 let answer = diff(&self.access, &policy);
                 self.reply_with(asker, &answer, now);
@@ -47,49 +43,73 @@ impl Broker {
         }
     }
 
-    /// What a user may do, and with a filter how many nodes of this broker it reaches: of those that the asker may see.
-    fn explain(
+    /// May a user do that, and by what? With a filter all brokers are asked how many nodes it reaches. The right to ask is checked.
+    pub(super) fn explain(&mut self, asker: Asker, user: &User, mut sent: Sent, now: Now) -> Result<usize, Refusal> {
+        let Purpose::Explain { query, filter } = &sent.purpose else { return Ok(1) };
+        let mut answer = self.access.explain(&query.user, &query.right, &query.destination)?;
+        if let Some(filter) = filter {
+            topic(query)?;
+            match self.uncounted(user, query, filter)? {
+                None => {
+                    (sent.target, sent.nodes) = (Target::Filter(filter.clone()), None);
+                    return self.inquire(asker, user, sent, now);
+                }
+                Some(Uncounted::Refused(path)) => {
+                    answer.allowed = false;
+                    let text = format!("\nThe filter is refused (hidden-fact): {path} is hidden from {}.", query.user);
+                    answer.text.push_str(&text);
+                    answer.hidden = Some(path);
+                }
+                Some(Uncounted::Untold(path)) => {
+                    let text = format!(
+                        "\nThe nodes are not counted: the scope of {} asks about {path}, which is hidden from you.",
+                        query.user
+                    );
+                    answer.text.push_str(&text);
+                }
+            }
+        }
+        self.reply_with(&asker, &answer, now);
+        Ok(1)
+    }
+
+    /// How many nodes of this broker a user of the policy reaches, of those that the asker may see; and what it cost.
+    pub(super) fn reach(
         &self,
         asker: &User,
         query: &ExplainQuery,
-        filter: Option<&Filter>,
-    ) -> Result<(ExplainAnswer, usize), Refusal> {
-        let mut answer = self.access.explain(&query.user, &query.right, &query.destination)?;
-        let (Some(filter), Some(user)) = (filter, self.access.user(&query.user)) else { return Ok((answer, 1)) };
-        let destination = Destination::parse(&query.destination);
-        let Some(destination) = destination.ok().filter(|at| query.right == "write" && at.kind() == Kind::Topic) else {
-            let text = "filter: only what is sent to a topic has a target; ask about `write` on /topic/…";
-            return Err(Refusal::new(Code::BadBody, text));
-        };
-        self.refuse_hidden(asker, filter)?;
-        if let Some(path) = self.access.hidden(user).first_in(filter) {
-            answer.allowed = false;
-            answer.hidden = Some(path.to_string());
-            let text = format!("\nThe filter is refused (hidden-fact): {path} is hidden from {}.", user.name);
-            answer.text.push_str(&text);
-            return Ok((answer, 1));
+        filter: &Filter,
+    ) -> Result<(Reached, usize), Refusal> {
+        let topic = topic(query)?;
+        let user = self.access.known(&query.user)?;
+        if let Some(Uncounted::Refused(path) | Uncounted::Untold(path)) = self.uncounted(asker, query, filter)? {
+            return Err(Refusal::new(Code::HiddenFact, format!("{path}: the policy hides this fact")));
         }
-        let of_other = user.scope.as_ref().filter(|_| user.name != asker.name);
-        if let Some(path) = of_other.and_then(|scope| self.access.hidden(asker).first_in(scope)) {
-            // The number would tell which nodes have a fact that the asker may not see.
-            let text = format!(
-                "\nThe nodes are not counted: the scope of {} asks about {path}, which is hidden from you.",
-                user.name
-            );
-            answer.text.push_str(&text);
-            return Ok((answer, 1));
-        }
-        let mut rows = self.reached(user, Some(filter), &destination, true);
+        let mut rows = self.reached(user, Some(filter), &topic, true);
         if let Some(own) = &asker.scope {
             rows &= self.nodes.matching(None, Some(own));
         }
-        let (broker, nodes) = (self.mesh.me().to_string(), rows.len());
-        let limit = answer.limits.iter().find(|bound| bound.limit == Limit::MaxTargets.as_str());
-        if let Some(bound) = limit.filter(|bound| nodes > bound.most) {
-            answer.allowed = false;
-            answer.text.push_str(&format!("\nThe filter is refused (too-many-targets): {}.", words(bound)));
-        }
-        answer.reached = Some(Reached { broker, nodes });
-        Ok((answer, 64 + self.nodes.cost(Some(filter), user.scope.as_ref())))
+        let cost = 64 + self.nodes.cost(Some(filter), user.scope.as_ref());
+        Ok((Reached { nodes: rows.len() }, cost))
     }
+
+    fn uncounted(&self, asker: &User, query: &ExplainQuery, filter: &Filter) -> Result<Option<Uncounted>, Refusal> {
+        let user = self.access.known(&query.user)?;
+        self.refuse_hidden(asker, filter)?;
+        if let Some(path) = self.access.hidden(user).first_in(filter) {
+            return Ok(Some(Uncounted::Refused(path.to_string())));
+        }
+        let of_other = user.scope.as_ref().filter(|_| user.name != asker.name);
+        let untold = of_other.and_then(|scope| self.access.hidden(asker).first_in(scope));
+        Ok(untold.map(|path| Uncounted::Untold(path.to_string())))
+    }
+}
+
+/// The topic that a question with a filter is about: nothing else has a target.
+fn topic(query: &ExplainQuery) -> Result<Destination, Refusal> {
+    let destination = Destination::parse(&query.destination).ok();
+    destination.filter(|at| query.right == "write" && at.kind() == Kind::Topic).ok_or_else(|| {
+        let text = "filter: only what is sent to a topic has a target; ask about `write` on /topic/…";
+        Refusal::new(Code::BadBody, text)
+    })
 }

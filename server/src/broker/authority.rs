@@ -11,13 +11,14 @@ use super::event::{Now, Purpose, Sent, SessionId};
 use super::inquiries::{Asker, Gather};
 use super::mesh::Cargo;
 use super::note::{Note, Weight};
+use super::queries::within_page;
 use super::send::letter;
 use bytes::Bytes;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::{Answer, Ask, Head, Query, Said, Word};
 use muster_protocol::message::BrokerName;
-use muster_protocol::policy::{AuthorityAnswer, EditAnswer, EditQuery, Made};
+use muster_protocol::policy::{AuthorityAnswer, DiffAnswer, EditAnswer, EditQuery, Made};
 use std::collections::BTreeMap;
 
 /// Questions to files that may be under way at once; with one edition in the making the edge has so much to do at most.
@@ -39,6 +40,11 @@ impl Broker {
     pub fn authority_answer(&self) -> AuthorityAnswer {
         let authority = self.editions.authority();
         self.editions.answer(authority.is_some_and(|name| name == self.mesh.me() || self.mesh.reaches(name)))
+    }
+
+    /// What about the policy of the cluster an admin should look at.
+    pub fn policy_alarms(&self) -> impl Iterator<Item = &str> {
+        self.editions.alarms()
     }
 
     /// What is to be done by the edge since the last call.
@@ -129,6 +135,7 @@ impl Broker {
                 }
             }
             (Some(Undone::Adopt(from, _)), Outcome::Adopted(Ok(adopted))) => {
+                self.editions.kept(&from);
                 if let Some(file) = adopted.kept {
                     let old =
                         self.edition().generation().map(|old| format!(" of generation {old}")).unwrap_or_default();
@@ -139,7 +146,7 @@ impl Broker {
                     self.note(
                         Note::new(Weight::Warning, "policy set aside").with("reason", &text).with("broker", from),
                     );
-                    self.editions.alarm(text);
+                    self.editions.alarm(format!("aside {file}"), text);
                 }
                 self.enforce(adopted.edition, None, now);
             }
@@ -247,6 +254,7 @@ impl Broker {
             (Whose::Session(asker), Ok(answer)) => self.reply_with(&asker, &answer, now),
             (Whose::Session(asker), Err(refusal)) => self.refuse_asker(&asker, refusal, now),
             (Whose::Broker(name, serial), Ok(answer)) => {
+                let answer = for_a_link(answer);
                 let answer = Answer { serial, said: Said::Edit(answer) };
                 self.say(&name, Word::Answer(answer), Bytes::new(), now);
             }
@@ -266,6 +274,18 @@ impl Broker {
     }
 }
 
+/// As much of what is otherwise as fits into the head of a frame; how much more there is, is said.
+fn for_a_link(mut answer: EditAnswer) -> EditAnswer {
+    let (mut bytes, before) = (0, answer.changes.changes.len() + answer.changes.rights.len());
+    let DiffAnswer { changes, rights, more } = &mut answer.changes;
+    let fits = changes.iter().take_while(|change| within_page(&mut bytes, change)).count();
+    changes.truncate(fits);
+    let fits = rights.iter().take_while(|right| within_page(&mut bytes, right)).count();
+    rights.truncate(fits);
+    *more += (before - changes.len() - rights.len()) as u64;
+    answer
+}
+
 fn made(user: &User, via: &BrokerName, what: String, reason: &str, now: Now) -> Result<Made, Refusal> {
     if reason.len() > REASON {
         return Err(Refusal::new(Code::BadBody, format!("reason: at most {REASON} bytes")));
@@ -276,4 +296,37 @@ fn made(user: &User, via: &BrokerName, what: String, reason: &str, now: Now) -> 
 
 fn unfitting() -> Refusal {
     Refusal::new(Code::Internal, "the edge did something else than it was to")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use muster_protocol::link::{Direct, codec};
+    use muster_protocol::policy::{Change, How, MOST, RightChange};
+
+    #[test]
+    fn an_answer_fits_into_the_head_of_a_frame_however_much_an_edit_changes() {
+        let change = |number| Change {
+            what: "user".into(),
+            name: format!("{number}{}", "x".repeat(120)),
+            how: How::Changed,
+            details: vec!["x".repeat(400); 4],
+        };
+        let right = |number| RightChange {
+            user: format!("{number}{}", "x".repeat(120)),
+            granted: true,
+            right: "write".into(),
+            pattern: "x".repeat(255),
+        };
+        let (changes, rights) = ((0..MOST).map(change).collect(), (0..MOST).map(right).collect());
+        let changes = DiffAnswer { changes, rights, more: 7 };
+        let answer = for_a_link(EditAnswer { generation: None, changes, dry_run: false });
+        let DiffAnswer { changes, rights, more } = &answer.changes;
+        assert!(changes.len() > 50 && changes.len() + rights.len() + *more as usize == 2 * MOST + 7, "{more}");
+        let name = |text| BrokerName::parse(text).unwrap();
+        let word = Word::Answer(Answer { serial: 1, said: Said::Edit(answer) });
+        let head = Head::Direct(Direct { from: name("a"), instance: 1, to: name("b"), hops: 0, word });
+        codec::encode(&head, &mut BytesMut::new()).unwrap();
+    }
 }

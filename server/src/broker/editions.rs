@@ -19,6 +19,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const WAITING: usize = 64;
 /// After so long without a piece a neighbour is asked again, ms.
 const PATIENCE: u64 = 3_000;
+/// So often it is asked without an answer before its offer is passed over.
+const ASKS: u32 = 4;
+/// What a neighbour may take for a text in all: so long, ms, and a ms more for each of so many bytes.
+const FETCH: u64 = 30_000;
+const PACE: u64 = 64;
+/// How long the offers of a neighbour are passed over that has failed at one, ms; doubled with each time, up to the longest.
+const WAIT: u64 = 1_000;
+const WAIT_MOST: u64 = 60_000;
+/// How far a term or number may be ahead of the one that holds here. No cluster gets so far; whoever says so would use up the numbers.
+const LEAP: u64 = 1 << 32;
 /// Longest text that is fetched: what a policy may have.
 const TEXT_MOST: u64 = 32 * 1024 * 1024;
 /// Alarms that are kept.
@@ -90,6 +100,18 @@ struct Fetch {
     upto: u64,
     /// When it is asked for again, monotonic ms.
     again: u64,
+    /// How often it was, without an answer.
+    asks: u32,
+    /// When it is given up, monotonic ms.
+    until: u64,
+}
+
+/// A neighbour whose offers have come to nothing.
+#[derive(Debug)]
+struct Failed {
+    times: u32,
+    /// Nothing is fetched from it before then, monotonic ms.
+    until: u64,
 }
 
 /// What a broker knows of policies.
@@ -103,10 +125,12 @@ pub struct Editions {
     highest: u64,
     links: BTreeMap<BrokerName, (LinkId, Option<PolicyState>)>,
     fetch: Option<Fetch>,
+    failed: BTreeMap<BrokerName, Failed>,
     jobs: VecDeque<Job>,
     doing: Option<(u64, Doing)>,
     last: u64,
-    alarms: BTreeSet<String>,
+    /// By what they are about: a newer one about the same takes the place of the older.
+    alarms: BTreeMap<String, String>,
     letters: Vec<Letter>,
 }
 
@@ -121,10 +145,11 @@ impl Editions {
             highest,
             links: BTreeMap::new(),
             fetch: None,
+            failed: BTreeMap::new(),
             jobs: VecDeque::new(),
             doing: None,
             last: 0,
-            alarms: BTreeSet::new(),
+            alarms: BTreeMap::new(),
             letters: Vec::new(),
         }
     }
@@ -154,7 +179,13 @@ impl Editions {
 
     /// When [`Editions::tick`] is to be called, monotonic ms.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.fetch.as_ref().filter(|fetch| !fetch.is_complete()).map(|fetch| fetch.again)
+        let again = self.fetch.as_ref().filter(|fetch| !fetch.is_complete()).map(|fetch| fetch.again.min(fetch.until));
+        let own = self.current.seal.as_ref().map(|seal| &seal.stamp);
+        let offers = |name: &BrokerName| {
+            self.links.get(name).and_then(|(_, state)| state.as_ref()?.stamp.as_ref()).is_some_and(|it| Some(it) > own)
+        };
+        let waits = self.failed.iter().filter(|(name, failed)| failed.until > 0 && offers(name));
+        waits.map(|(_, failed)| failed.until).chain(again).min()
     }
 
     /// What an admin is told.
@@ -166,13 +197,13 @@ impl Editions {
             reachable,
             rivals: self.rivals.iter().map(ToString::to_string).collect(),
             neighbours: self.links.iter().map(|(name, (_, state))| (name.to_string(), generation(state))).collect(),
-            alarms: self.alarms.iter().cloned().collect(),
+            alarms: self.alarms.values().cloned().collect(),
         }
     }
 
     /// What an admin should look at.
     pub fn alarms(&self) -> impl Iterator<Item = &str> {
-        self.alarms.iter().map(String::as_str)
+        self.alarms.values().map(String::as_str)
     }
 
     /// The links that are up: new ones are told what is in force, of others nothing is expected any more.
@@ -193,14 +224,25 @@ impl Editions {
     pub fn hear(&mut self, from: &BrokerName, state: PolicyState, now: u64) {
         let Some((_, known)) = self.links.get_mut(from) else { return };
         *known = Some(state.clone());
+        if let Some(stamp) = state.stamp.as_ref().filter(|stamp| !self.can_be(stamp)) {
+            let text = format!(
+                "{from} says that policy {} of {} holds, which no cluster comes to from what holds here; find out who has that broker",
+                stamp.generation, stamp.authority
+            );
+            return self.alarm(format!("leap {from}"), text);
+        }
         if self.note_rivals(&state) {
             self.tell_all();
         }
         self.look_for_newer(now);
     }
 
-    /// A neighbour wants a piece of what is in force here. One that is not any more will be heard of soon.
+    /// A neighbour wants a piece of what is in force here. One that is not any more will be heard of soon. Whoever wants much at once
+    /// gets one window of it: it asks again for what does not come.
     pub fn wanted(&mut self, from: &BrokerName, want: &WantPolicy) {
+        if self.letters.iter().any(|letter| letter.to == *from && !letter.body.is_empty()) {
+            return;
+        }
         let Some(seal) = self.current.seal.as_ref().filter(|seal| seal.stamp.sha256 == want.sha256) else { return };
         let text = self.current.text.as_bytes();
         let begin = usize::try_from(want.from).unwrap_or(usize::MAX).min(text.len());
@@ -222,12 +264,16 @@ impl Editions {
     pub fn piece(&mut self, from: &BrokerName, part: PolicyPart, body: &[u8], now: u64) {
         let Some(fetch) = &mut self.fetch else { return };
         let fits = fetch.from == *from && fetch.stamp == part.seal.stamp && fetch.text.len() as u64 == part.from;
-        if !fits || fetch.is_complete() || fetch.text.len() as u64 + body.len() as u64 > fetch.stamp.bytes {
+        if !fits
+            || body.is_empty()
+            || fetch.is_complete()
+            || fetch.text.len() as u64 + body.len() as u64 > fetch.stamp.bytes
+        {
             return;
         }
         fetch.text.extend_from_slice(body);
         fetch.seal = Some(part.seal);
-        fetch.again = now + PATIENCE;
+        (fetch.again, fetch.asks) = (now + PATIENCE, 0);
         let len = fetch.text.len() as u64;
         if len >= fetch.upto && len < fetch.stamp.bytes {
             let want = fetch.want();
@@ -235,12 +281,25 @@ impl Editions {
         }
     }
 
-    /// What has not come in time is asked for again.
+    /// What has not come in time is asked for again, a few times; then somebody else is asked.
     pub fn tick(&mut self, now: u64) {
+        let given_up = self
+            .fetch
+            .take_if(|fetch| !fetch.is_complete() && (fetch.until <= now || fetch.asks >= ASKS && fetch.again <= now));
+        if let Some(Fetch { from, stamp, .. }) = given_up {
+            let text =
+                format!("{from} offers policy {} of {}, and does not send it", stamp.generation, stamp.authority);
+            self.alarm(format!("silent {from}"), text);
+            self.fail(&from, now);
+        }
         if let Some(fetch) = self.fetch.as_mut().filter(|fetch| !fetch.is_complete() && fetch.again <= now) {
-            fetch.again = now + PATIENCE;
+            (fetch.again, fetch.asks) = (now + PATIENCE, fetch.asks + 1);
             let want = fetch.want();
             self.letters.push(want);
+        }
+        let over = self.failed.values_mut().filter(|failed| failed.until > 0 && failed.until <= now);
+        if over.map(|failed| failed.until = 0).count() > 0 {
+            self.look_for_newer(now);
         }
     }
 
@@ -272,7 +331,9 @@ impl Editions {
         if let Some(fetch) = self.fetch.take_if(|fetch| fetch.is_complete())
             && let Some(seal) = fetch.seal
         {
-            let set_aside = self.current.seal.as_ref().is_none_or(|current| !seal.builds_on(&current.stamp));
+            // An authority that is told of its own editions was set back to an earlier state: what it made since may be no part of them.
+            let is_own = seal.stamp.authority == self.me;
+            let set_aside = self.current.seal.as_ref().is_none_or(|own| is_own || !seal.builds_on(&own.stamp));
             let adopt = Adopt { seal, text: fetch.text, base: self.current.clone(), set_aside };
             return Some(
                 self.begin(Doing::Adopt { from: fetch.from, stamp: fetch.stamp }, Chore::Adopt(Box::new(adopt))),
@@ -341,10 +402,17 @@ impl Editions {
         self.look_for_newer(now);
     }
 
+    /// A neighbour's edition was good: its offers count again as those of others.
+    pub fn kept(&mut self, from: &BrokerName) {
+        self.failed.remove(from);
+    }
+
     /// A neighbour's edition was refused: it is not fetched from there again before the neighbour says something new.
     pub fn refused(&mut self, from: &BrokerName, stamp: &Stamp, why: &Refusal, now: u64) {
         let Stamp { generation, authority, .. } = stamp;
-        self.alarm(format!("policy {generation} of {authority}, offered by {from}, was refused: {}", why.text));
+        let text = format!("policy {generation} of {authority}, offered by {from}, was refused: {}", why.text);
+        self.alarm(format!("refused {from}"), text);
+        self.fail(from, now);
         if let Some((_, state)) = self.links.get_mut(from)
             && state.as_ref().and_then(|state| state.stamp.as_ref()) == Some(stamp)
         {
@@ -353,11 +421,24 @@ impl Editions {
         self.look_for_newer(now);
     }
 
-    /// Raises an alarm, which stands until the broker starts again.
-    pub fn alarm(&mut self, text: String) {
-        if self.alarms.len() < ALARMS {
-            self.alarms.insert(text);
+    /// Raises an alarm about something, which stands until the broker starts again.
+    pub fn alarm(&mut self, about: String, text: String) {
+        if self.alarms.len() < ALARMS || self.alarms.contains_key(&about) {
+            self.alarms.insert(about, text);
         }
+    }
+
+    /// The offers of a neighbour come last from now on, and not at once.
+    fn fail(&mut self, from: &BrokerName, now: u64) {
+        let failed = self.failed.entry(from.clone()).or_insert(Failed { times: 0, until: 0 });
+        failed.until = now + (WAIT << failed.times.min(16)).min(WAIT_MOST);
+        failed.times = failed.times.saturating_add(1);
+    }
+
+    /// Whether it can have come about by edits and takes of what holds here.
+    fn can_be(&self, stamp: &Stamp) -> bool {
+        let Generation { term, number } = self.current.generation().unwrap_or(stamp.generation);
+        stamp.generation.term.saturating_sub(term) <= LEAP && stamp.generation.number.saturating_sub(number) <= LEAP
     }
 
     fn begin(&mut self, doing: Doing, chore: Chore) -> Errand {
@@ -370,7 +451,7 @@ impl Editions {
         let seal = self.current.seal.as_ref();
         let next = |seal: &Seal| {
             let Generation { term, number } = seal.stamp.generation;
-            Generation { term, number: number + 1 }
+            Generation { term, number: number.saturating_add(1) }
         };
         Chore::Amend(Box::new(Amend {
             base: self.current.clone(),
@@ -383,7 +464,7 @@ impl Editions {
 
     fn take_over(&self, made: Made) -> Chore {
         let seal = self.current.seal.as_ref();
-        let number = seal.map_or(0, |seal| seal.stamp.generation.number) + 1;
+        let number = seal.map_or(0, |seal| seal.stamp.generation.number).saturating_add(1);
         let mut lineage = seal.map(|seal| seal.lineage.clone()).unwrap_or_default();
         lineage.extend(seal.map(|Seal { stamp, .. }| Took {
             generation: stamp.generation,
@@ -396,7 +477,7 @@ impl Editions {
             base: self.current.clone(),
             change: Change::Take,
             made,
-            generation: Some(Generation { term: self.highest + 1, number }),
+            generation: Some(Generation { term: self.highest.saturating_add(1), number }),
             lineage,
         }))
     }
@@ -454,36 +535,46 @@ impl Editions {
     /// Who else took the current term, by what a broker says; whether that is news.
     fn note_rivals(&mut self, state: &PolicyState) -> bool {
         let Some(stamp) = &state.stamp else { return false };
-        self.highest = self.highest.max(stamp.generation.term);
+        // A word that nobody has sealed: it must not use up the terms.
+        let own = self.current.generation().unwrap_or_default().term;
+        self.highest = self.highest.max(stamp.generation.term.min(own.saturating_add(LEAP)));
         let Some(own) = self.current.seal.as_ref().map(|seal| &seal.stamp) else { return false };
         if stamp.generation.term != own.generation.term {
             return false;
         }
-        let named = state.rivals.iter().chain([&stamp.authority]).filter(|name| **name != own.authority);
+        // Whoever is not in the list makes no edition that anybody takes.
+        let list = self.current.policy.brokers();
+        let is_listed = |name: &BrokerName| list.is_empty() || list.contains_key(name);
+        let named = state.rivals.iter().chain([&stamp.authority]);
+        let named = named.filter(|name| **name != own.authority && is_listed(name));
         let news: Vec<BrokerName> = named.filter(|name| !self.rivals.contains(*name)).cloned().collect();
         let (is_news, authority) = (!news.is_empty(), own.authority.clone());
         for name in news {
             let term = stamp.generation.term;
-            self.alarm(format!(
+            let text = format!(
                 "{authority} and {name} both took the authority in term {term}: nobody edits until it is taken again"
-            ));
+            );
+            self.alarm(format!("rival {name}"), text);
             self.rivals.insert(name);
         }
         is_news
     }
 
-    /// Fetches the best of what the neighbours have, if that beats what is here and on its way.
+    /// Fetches the best of what the neighbours have, if that beats what is here and on its way. Whoever has failed before comes last.
     fn look_for_newer(&mut self, now: u64) {
         let own = self.current.seal.as_ref().map(|seal| &seal.stamp);
-        let on_its_way = match (&self.fetch, &self.doing) {
-            (Some(fetch), _) => Some(&fetch.stamp),
-            (None, Some((_, Doing::Adopt { stamp, .. }))) => Some(stamp),
+        let is_new = |name: &BrokerName| !self.failed.contains_key(name);
+        let checked = match &self.doing {
+            Some((_, Doing::Adopt { stamp, .. })) => Some(stamp),
             _ => None,
         };
-        let offers = self.links.iter().filter_map(|(name, (_, state))| Some((state.as_ref()?.stamp.as_ref()?, name)));
-        let beats = |stamp: &Stamp| Some(stamp) > own && Some(stamp) > on_its_way && stamp.bytes <= TEXT_MOST;
-        let best = offers.filter(|(stamp, _)| beats(stamp)).max();
-        if let Some((stamp, from)) = best {
+        let on_its_way = self.fetch.as_ref().map(|fetch| (fetch.is_complete() || is_new(&fetch.from), &fetch.stamp));
+        let offers = self.links.iter().filter_map(|(name, (_, state))| Some((name, state.as_ref()?.stamp.as_ref()?)));
+        let may_ask = |name: &BrokerName| self.failed.get(name).is_none_or(|failed| failed.until <= now);
+        let beats = |stamp: &Stamp| Some(stamp) > own && Some(stamp) > checked && stamp.bytes <= TEXT_MOST;
+        let offers = offers.filter(|(name, stamp)| beats(stamp) && self.can_be(stamp) && may_ask(name));
+        let best = offers.map(|(name, stamp)| (is_new(name), stamp, name)).max();
+        if let Some((_, stamp, from)) = best.filter(|(is_new, stamp, _)| Some((*is_new, *stamp)) > on_its_way) {
             let fetch = Fetch {
                 from: from.clone(),
                 stamp: stamp.clone(),
@@ -491,6 +582,8 @@ impl Editions {
                 text: Vec::new(),
                 upto: 0,
                 again: now + PATIENCE,
+                asks: 0,
+                until: now + FETCH + stamp.bytes / PACE,
             };
             let want = self.fetch.insert(fetch).want();
             self.letters.push(want);

@@ -1,12 +1,16 @@
 //! Which questions of operators wait for answers of other brokers? What each has said, and what is said when all have.
 
+use super::access::Limit;
 use super::event::SessionId;
+use super::limits::words;
 use muster_protocol::destination::Destination;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::{Query, Refused, Said};
 use muster_protocol::message::{BrokerName, NodeId, RequestId};
 use muster_protocol::policy::EditAnswer;
-use muster_protocol::request::{FindAnswer, Missing, NodeAnswer, ReportAnswer, ValueCount, Why};
+use muster_protocol::request::{
+    ExplainAnswer, FindAnswer, Missing, NodeAnswer, Reached, ReportAnswer, ValueCount, Why,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// When a broker that has not answered is asked again, ms after the question.
@@ -55,6 +59,8 @@ pub enum Gather {
         /// Which.
         node: NodeId,
     },
+    /// How many nodes a user reaches, beside what this broker's policy says of it.
+    Explain(Box<ExplainAnswer>),
     /// What became of an edit of the policy; the authority is asked once.
     Edit,
 }
@@ -101,6 +107,8 @@ pub enum Gathered {
     Report(ReportAnswer),
     /// A node.
     Node(Box<NodeAnswer>),
+    /// What a user may do.
+    Explain(Box<ExplainAnswer>),
     /// What the authority said of an edit.
     Edit(Result<EditAnswer, Refusal>),
     /// No broker knows the node; these could not be asked.
@@ -295,6 +303,7 @@ impl Inquiry {
             Gather::Find { limit, count, later } => Gathered::Find(page(answers, limit, count, &later, without)),
             Gather::Report { limit } => Gathered::Report(histogram(answers, limit, without)),
             Gather::Node { node } => one_node(answers, node, without),
+            Gather::Explain(answer) => Gathered::Explain(reach(answer, &answers, without)),
             Gather::Edit => Gathered::Edit(edited(BTreeMap::new(), &without)),
         }
     }
@@ -362,6 +371,27 @@ fn histogram(answers: Vec<(BrokerName, Said)>, limit: usize, without: Vec<Missin
     all.more += all.values.len().saturating_sub(limit) as u64;
     all.values.truncate(limit);
     all
+}
+
+/// All nodes that are reached, against the limit that counts them over the whole mesh.
+fn reach(mut answer: Box<ExplainAnswer>, answers: &[(BrokerName, Said)], without: Vec<Missing>) -> Box<ExplainAnswer> {
+    let counts = answers.iter().map(|(_, said)| if let Said::Reach(reached) = said { reached.nodes } else { 0 });
+    let nodes = counts.fold(0, u64::saturating_add);
+    let limit = answer.limits.iter().find(|bound| bound.limit == Limit::MaxTargets.as_str());
+    let text = limit.and_then(|bound| {
+        if nodes > bound.most {
+            answer.allowed = false;
+            return Some(format!("\nThe filter is refused (too-many-targets): {}.", words(bound)));
+        }
+        let names: Vec<&str> = without.iter().map(|missing| missing.broker.as_str()).collect();
+        (!names.is_empty()).then(|| {
+            let (bound, names) = (words(bound), names.join(", "));
+            format!("\nA request is refused (partial) unless it allows a partial count: {bound}, and {names} cannot be asked.")
+        })
+    });
+    answer.text.extend(text);
+    (answer.reached, answer.without) = (Some(Reached { nodes }), without);
+    answer
 }
 
 /// What the authority said; if nothing, nobody knows whether it made the edit.

@@ -56,12 +56,18 @@ impl Broker {
                 self.reply_with(&asker, &CancelAnswer { cancelled }, now);
                 Ok(cancelled as usize)
             }
-            Purpose::Explain { .. } | Purpose::Diff(_) | Purpose::Lint(_) | Purpose::Show(_) => {
-                self.ask_policy(&asker, &user, sent.purpose, now)
-            }
+            Purpose::Explain { .. } => self.explain(asker, &user, sent, now),
+            Purpose::Diff(_) | Purpose::Lint(_) | Purpose::Show(_) => self.ask_policy(&asker, sent.purpose, now),
             Purpose::Edit(_) | Purpose::Take(_) | Purpose::Authority => self.ask_authority(asker, &user, sent, now),
             Purpose::History(query) => self.fetch(asker, Chore::History(query)),
-            Purpose::Audit(query) => self.fetch(asker, Chore::Audit(query)),
+            Purpose::Audit(query) => {
+                // A line names nodes, targets and counts of everybody; it cannot be cut to a scope.
+                if user.scope.is_some() {
+                    let text = format!("the audit log tells of all nodes, and {} has a scope", user.name);
+                    return Err(Refusal::new(Code::Denied, text));
+                }
+                self.fetch(asker, Chore::Audit(query))
+            }
             Purpose::Sessions(query) => self.show_sessions(&asker, &user, &query, now),
             Purpose::Close(query) => self.close_for(&asker, &user, &query, now),
             Purpose::Mesh => {
@@ -80,17 +86,26 @@ impl Broker {
     }
 
     /// Puts a question about nodes to all brokers that may have something to say, this one included.
-    fn inquire(&mut self, asker: Asker, user: &User, sent: Sent, now: Now) -> Result<usize, Refusal> {
+    pub(super) fn inquire(&mut self, asker: Asker, user: &User, sent: Sent, now: Now) -> Result<usize, Refusal> {
         self.may_inquire(asker.session)?;
         let me = self.mesh.me().clone();
         let filter = Broker::filter_of(user, &sent);
+        // What a request would reach is asked of those to whom it would go.
+        let topic = match &sent.purpose {
+            Purpose::Explain { query, .. } => Destination::parse(&query.destination).ok(),
+            _ => None,
+        };
         let asked = Asked { target: filter.as_ref(), scoped: user.scope.is_some(), ..Asked::default() };
         let asked = match &sent.purpose {
             Purpose::Find(find) => Asked { nodes: true, module: find.module.as_deref(), also_gone: true, ..asked },
             Purpose::Report { .. } => Asked { nodes: true, ..asked },
+            Purpose::Explain { .. } => {
+                let module = topic.as_ref().and_then(Destination::as_action).map(|(_, module, _)| module);
+                Asked { nodes: true, module, ..asked }
+            }
             _ => asked,
         };
-        let audience = self.mesh.audience(None, asked, now.tick);
+        let audience = self.mesh.audience(topic.as_ref(), asked, now.tick);
         let mut without: Vec<Missing> = audience.without;
         let mut brokers: Vec<BrokerName> = audience.to;
         brokers.push(me.clone());
@@ -114,6 +129,11 @@ impl Broker {
             Purpose::Node { node, explain } => {
                 let explain = explain.as_ref().map(ToString::to_string);
                 (Gather::Node { node: *node }, Ask::Node { node: *node, explain })
+            }
+            Purpose::Explain { query, .. } => {
+                let answer = self.access.explain(&query.user, &query.right, &query.destination)?;
+                let (user, destination) = (query.user.clone(), query.destination.clone());
+                (Gather::Explain(Box::new(answer)), Ask::Reach { user, destination })
             }
             _ => return Ok(1),
         };
@@ -149,6 +169,9 @@ impl Broker {
             }
             Purpose::Node { node, explain } => {
                 self.node(user, *node, explain.as_ref()).map(|answer| (Said::Node(Box::new(answer)), 64))
+            }
+            Purpose::Explain { query, filter: Some(filter) } => {
+                self.reach(user, query, filter).map(|(reached, cost)| (Said::Reach(reached), cost))
             }
             _ => Err(Refusal::new(Code::Unsupported, "this broker does not know the question")),
         }
@@ -227,6 +250,7 @@ impl Broker {
             Some((asker, Gathered::Find(answer))) => self.reply_with(&asker, &answer, now),
             Some((asker, Gathered::Report(answer))) => self.reply_with(&asker, &answer, now),
             Some((asker, Gathered::Node(answer))) => self.reply_with(&asker, &answer, now),
+            Some((asker, Gathered::Explain(answer))) => self.reply_with(&asker, &answer, now),
             Some((asker, Gathered::Edit(Ok(answer)))) => self.reply_with(&asker, &answer, now),
             Some((_, Gathered::Edit(Err(refusal)))) => return Err(refusal),
             Some((_, Gathered::NoSuchNode(node, without))) => {

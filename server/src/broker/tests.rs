@@ -731,7 +731,7 @@ fn an_admin_is_shown_the_policy_and_others_are_not() {
     let groups = house.query(noc, "admin.show", "", json!({"what": "groups", "limit": 1})).json();
     assert_eq!((groups["groups"].as_array().map(Vec::len), &groups["next"]), (Some(1), &groups["groups"][0]["name"]));
     let unknown = house.query(noc, "admin.show", "", json!({"what": "users", "name": "nobody"}));
-    assert_eq!((unknown.event(), unknown.header("muster-code")), ("refused", "bad-body"));
+    assert_eq!((unknown.event(), unknown.header("muster-code")), ("refused", "no-such-name"));
     let acme = house.open("acme");
     assert_eq!(house.query(acme, "admin.show", "", json!({"what": "users"})).header("muster-code"), "denied");
 }

@@ -10,7 +10,7 @@ use muster_protocol::error::{Code, Refusal};
 use muster_protocol::frame::Headers;
 use muster_protocol::link::{Ask, Head, Letter, Load, Prepare, Query, Word};
 use muster_protocol::message::{BrokerName, MAX_NODES_HEADER, TARGET_ALL};
-use muster_protocol::request::MAX_REPLY_WITHIN;
+use muster_protocol::request::{ExplainQuery, MAX_REPLY_WITHIN};
 
 /// What a frame means to the broker `me`. A letter that cannot be read gives an order that says why, for the broker to answer.
 pub fn receive(me: &BrokerName, head: Head, body: Bytes) -> Received {
@@ -75,6 +75,13 @@ fn question(query: &Query, body: &Bytes) -> Result<Sent, Refusal> {
         Ask::Node { node, explain } => {
             let explain = explain.as_deref().map(filter).transpose()?;
             ("node", Purpose::Node { node: *node, explain })
+        }
+        Ask::Reach { user, destination } => {
+            let text = &query.letter.target;
+            let filter = text.as_deref().map(filter).transpose()?;
+            let (user, destination, right) = (user.clone(), destination.clone(), "write".to_owned());
+            let query = ExplainQuery { user, right, destination, filter: text.clone() };
+            ("admin.explain", Purpose::Explain { query, filter })
         }
         Ask::Edit => ("admin.edit", Purpose::Edit(Box::new(json(body)?))),
         Ask::Unknown => return unsupported(),
@@ -245,6 +252,17 @@ mod tests {
         ));
         let reply = ReplyLetter { letter: letter("/remote-temp-queue/dc1.5"), session: 9 };
         assert!(matches!(sent(direct("dc1", Word::Reply(reply))).purpose, Purpose::Message));
+        let reach = Ask::Reach { user: "bob".into(), destination: "/topic/prod.service.status".into() };
+        let Purpose::Explain { query: asked, filter } =
+            sent(direct("dc1", query("/muster/admin.explain", reach))).purpose
+        else {
+            panic!()
+        };
+        assert_eq!((asked.user.as_str(), asked.right.as_str()), ("bob", "write"));
+        assert_eq!(
+            (asked.destination.as_str(), filter.unwrap().to_string()),
+            ("/topic/prod.service.status", "os.family = Debian".into())
+        );
         let mut to_all = letter("/topic/prod.news");
         to_all.target = Some("all".into());
         assert!(matches!(sent(forward(&["dc1"], Load::Message(to_all))).target, Target::All));
@@ -269,6 +287,13 @@ mod tests {
             (with(|l| l.nodes = Some(vec![node_id(); 501])), Code::BadHeader),
             (direct("dc1", query("/muster/find", Ask::Unknown)), Code::Unsupported),
             (direct("dc1", query("/muster/node", Ask::Report { fact: "a".into(), limit: 5 })), Code::BadDestination),
+            (
+                direct(
+                    "dc1",
+                    query("/muster/find", Ask::Reach { user: "a".into(), destination: "/topic/a.b.c".into() }),
+                ),
+                Code::BadDestination,
+            ),
             (direct("dc1", query("/muster/report", Ask::Report { fact: "a".into(), limit: 0 })), Code::BadBody),
             (direct("dc1", query("/muster/report", Ask::Report { fact: "a".into(), limit: u64::MAX })), Code::BadBody),
             (direct("dc1", query("/muster/node", node)), Code::BadFilter),

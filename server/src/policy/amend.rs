@@ -47,6 +47,17 @@ pub fn with_authority(text: &str, broker: &BrokerName) -> Result<String, Refusal
     change(text, &[&|outline| edits::set_root(outline, "authority", broker.as_str().into())])
 }
 
+/// Refuses an edit by hand that gives the authority of `me` to another broker.
+pub fn keeps_authority(policy: &Policy, me: &BrokerName) -> Result<(), Refusal> {
+    match policy.authority() {
+        Some(named) if named != me => Err(bad_edit(format!(
+            "it says authority = \"{named}\", and {me} has the authority over the policy, which an edit of the file does not move: \
+             put authority = \"{me}\" back, then run `muster admin authority take` at {named}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the policy that an edit asks for, and looks at what it does. `before` is what `text` says; `now` is Unix seconds.
 ///
 /// Refused are edits that do not fit or make no policy ([`Code::BadEdit`]), that leave nobody who may edit the policy

@@ -2,9 +2,9 @@
 //!
 //! [`begin`] only looks, so that `musterd check` says what a start would do; [`Begun::carry_out`] writes what is to be written.
 
-use super::LoadError;
 use super::seal::{Notary, SealError, sum};
 use super::store::{Slot, Store, StoreError, Toml};
+use super::{LoadError, keeps_authority};
 use crate::broker::access::{Policy, PolicyError};
 use crate::broker::errand::Edition;
 use muster_protocol::message::BrokerName;
@@ -44,6 +44,14 @@ pub enum BeginError {
         dir: PathBuf,
         /// What is wrong with its certificate, key or CA.
         cause: String,
+    },
+    /// The authority's file was edited while the broker was down, and names another one.
+    #[error("{}: {why}", file.display())]
+    Moved {
+        /// The policy file.
+        file: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
     },
     /// This broker is to make the policy, and cannot seal it.
     #[error(
@@ -109,6 +117,27 @@ pub fn begin(store: &Store, notary: &Result<Notary, TlsError>, me: &BrokerName, 
 }
 
 impl Begun {
+    /// Which policy a start would enforce, and what it would do to policy.toml, for people, a line each.
+    pub fn outlook(&self) -> Vec<String> {
+        let is_new = self.steps.iter().any(|step| matches!(step, Step::Commit));
+        let policy = match &self.edition.seal {
+            None => "policy.toml as it stands, of no generation".to_owned(),
+            Some(seal) if is_new => {
+                format!("policy.toml as it stands; a start makes it generation {}", seal.stamp.generation)
+            }
+            Some(seal) => format!("generation {} of {}", seal.stamp.generation, seal.stamp.authority),
+        };
+        let restore = self.steps.iter().find_map(|step| match step {
+            Step::Restore(Some(_)) => {
+                Some("policy.toml holds another text, which does not count: a start sets it aside")
+            }
+            Step::Restore(None) => Some("policy.toml does not hold that text: a start puts it there"),
+            _ => None,
+        });
+        let notes = self.notes.iter().filter(|_| !is_new).chain(&self.alarms).cloned();
+        [format!("policy: {policy}")].into_iter().chain(restore.map(str::to_owned)).chain(notes).collect()
+    }
+
     /// Writes what is to be written; what can wait becomes an alarm. `now` is Unix ms.
     pub fn carry_out(&mut self, store: &Store, now: u64) -> Result<(), StoreError> {
         for step in std::mem::take(&mut self.steps) {
@@ -220,6 +249,8 @@ impl Look<'_> {
     fn edited(&self, seal: &Seal) -> Result<Begun, BeginError> {
         let text = self.store.read()?;
         let policy = self.parse(&text)?;
+        keeps_authority(&policy, self.me)
+            .map_err(|refusal| BeginError::Moved { file: self.store.file().to_owned(), why: refusal.text })?;
         let Generation { term, number } = seal.stamp.generation;
         let next = Generation { term, number: number.saturating_add(1) };
         let what = "policy.toml was edited by hand, while the broker was down";

@@ -54,7 +54,7 @@ fn not_kept(wanted: Generation, kept: &[Seal]) -> Refusal {
         }
         _ => "none is, for its policy has no seal".to_owned(),
     };
-    Refusal::new(Code::BadBody, format!("generation {wanted} is not kept at this broker; {there}"))
+    Refusal::new(Code::NoSuchName, format!("generation {wanted} is not kept at this broker; {there}"))
 }
 
 /// What it changed: against the newest of those that are kept and that it was built on.

@@ -83,6 +83,14 @@ pub enum SealError {
     /// The text is no policy to this version.
     #[error("its text is not taken as a policy: {0}")]
     Policy(#[from] PolicyError),
+    /// It says that somebody else makes the editions.
+    #[error("{sealed} has sealed it, and its text says authority = \"{named}\"")]
+    Authority {
+        /// Who made it.
+        sealed: BrokerName,
+        /// Whom it names.
+        named: BrokerName,
+    },
     /// Whoever sealed it is no broker of the cluster.
     #[error("{0} has sealed it, and is not in its list of brokers")]
     NotListed(BrokerName),
@@ -97,7 +105,7 @@ impl SealError {
         let code = match self {
             SealError::Cluster { .. } => Code::WrongCluster,
             SealError::TooLarge(_) => Code::TooLarge,
-            SealError::Policy(_) | SealError::Text => Code::BadBody,
+            SealError::Policy(_) | SealError::Text | SealError::Authority { .. } => Code::BadBody,
             SealError::Key(_) => Code::Internal,
             SealError::NotListed(_) => Code::UnknownBroker,
             SealError::Certificate(_)
@@ -172,7 +180,7 @@ impl Notary {
         let signature = signer.sign(&signed(&seal)?).map_err(|error| SealError::Key(error.to_string()))?;
         seal.signature = BASE64.encode(&signature);
         self.verify_seal(&seal)?;
-        self.check_listed(&seal, policy)?;
+        self.check_authority(&seal, policy)?;
         Ok(seal)
     }
 
@@ -184,7 +192,7 @@ impl Notary {
         }
         let text = std::str::from_utf8(text).map_err(|_| SealError::Text)?;
         let policy = Policy::parse(text)?;
-        self.check_listed(seal, &policy)?;
+        self.check_authority(seal, &policy)?;
         Ok((text.into(), Arc::new(policy)))
     }
 
@@ -237,8 +245,12 @@ impl Notary {
         if identity.is_broker { Ok(()) } else { Err(SealError::Usage) }
     }
 
-    fn check_listed(&self, seal: &Seal, policy: &Policy) -> Result<(), SealError> {
+    /// Whether the text agrees: a broker that had only the text would else take another one for the authority.
+    fn check_authority(&self, seal: &Seal, policy: &Policy) -> Result<(), SealError> {
         let (authority, list) = (&seal.stamp.authority, policy.brokers());
+        if let Some(named) = policy.authority().filter(|named| *named != authority) {
+            return Err(SealError::Authority { sealed: authority.clone(), named: named.clone() });
+        }
         let is_listed = if list.is_empty() { *authority == self.me } else { list.contains_key(authority) };
         if is_listed { Ok(()) } else { Err(SealError::NotListed(authority.clone())) }
     }
@@ -399,6 +411,25 @@ mod tests {
         assert!(matches!(sealed(&ours.notary_of("noc1", &client), TEXT), Err(SealError::Usage)));
         let error = sealed(&ours.notary("dc2"), TEXT).unwrap_err();
         assert_eq!(error.to_string(), "dc2 has sealed it, and is not in its list of brokers");
+    }
+
+    #[test]
+    fn nobody_seals_or_takes_a_text_that_names_another_authority() {
+        let ca = Ca::new();
+        let text = format!("authority = \"dc1\"\n{TEXT}");
+        let error = sealed(&ca.notary("noc1"), &text).unwrap_err();
+        assert_eq!(error.to_string(), "noc1 has sealed it, and its text says authority = \"dc1\"");
+        sealed(&ca.notary("dc1"), &text).unwrap();
+        // A broker that does seal it, whatever ours do.
+        let noc1 = ca.notary("noc1");
+        let mut seal = sealed(&noc1, TEXT).unwrap();
+        seal.stamp = stamp(FIRST, name("noc1"), text.as_bytes());
+        seal.signature.clear();
+        let signer = noc1.key.choose_scheme(&SCHEMES).unwrap();
+        seal.signature = BASE64.encode(&signer.sign(&signed(&seal).unwrap()).unwrap());
+        ca.notary("dc1").verify_seal(&seal).unwrap();
+        let error = ca.notary("dc1").verify(&seal, text.as_bytes()).unwrap_err();
+        assert!(matches!(error, SealError::Authority { .. }), "{error}");
     }
 
     #[test]

@@ -184,6 +184,22 @@ fn nodes_are_found_within_scope_and_without_hidden_facts() {
 }
 
 #[test]
+fn a_policy_that_is_not_taken_is_an_alarm_in_health_and_metrics() {
+    let broker = Setup::new().with_api().start();
+    let mut noc = Http::login(&broker, "noc");
+    let shown = |noc: &mut Http| noc.get("/api/v1/health").ok()["alarms"].clone();
+    assert_eq!(shown(&mut noc), json!([]));
+    let text = std::fs::read_to_string(broker.folder().join("policy.toml")).expect("the policy");
+    broker.write_policy(&format!("{text}\n[users.eve]\n"));
+    let alarm = until("the alarm", || shown(&mut noc).get(0).and_then(Value::as_str).map(str::to_owned));
+    assert!(alarm.starts_with("policy: ") && alarm.contains("is not in force"), "{alarm}");
+    assert!(broker.ctl("metrics").stdout.contains("muster_alarms{source=\"policy\"} 1\n"));
+    broker.reload(&text);
+    assert_eq!(shown(&mut noc), json!([]));
+    assert!(broker.ctl("metrics").stdout.contains("muster_alarms{source=\"policy\"} 0\n"));
+}
+
+#[test]
 fn health_shows_links_and_alarms_to_those_who_may_see_the_mesh() {
     let broker = broker();
     let health = Http::login(&broker, "noc").get("/api/v1/health").ok();

@@ -1,7 +1,7 @@
 //! Does an admin do by HTTP what `muster admin` does? The policy edited and shown, sessions listed and closed, the audit log, metrics.
 
 use muster_tests::http::Answer;
-use muster_tests::policy::PASSWORD;
+use muster_tests::policy::{PASSWORD, POLICY};
 use muster_tests::{Broker, Http, Node, Setup, Stomp, until};
 use serde_json::{Value, json};
 use std::fs;
@@ -239,4 +239,27 @@ fn metrics_are_shown_to_those_who_may_look() {
     assert_eq!(Http::dial(&closed).get("/metrics").refused(401), "auth-failed");
     assert_eq!(Http::login(&closed, "viewer").get("/metrics").refused(403), "denied");
     assert_eq!(Http::login(&closed, "noc").get("/metrics").status, 200);
+}
+
+#[test]
+fn whoever_has_a_scope_gets_neither_numbers_of_all_nodes_nor_the_audit_log() {
+    let mut setup = Setup::new().with_api().with("admin.open-to", Vec::<String>::new());
+    let entry = "[[acl]]\ndestination = \"/muster/mesh\"\nwrite = [\"noc-acme\"]\n";
+    let audit = entry.replace("mesh", "admin.audit");
+    setup.set_policy(&format!("{POLICY}\n{entry}\n{audit}"));
+    let broker = setup.start();
+    let mut acme = Http::login(&broker, "acme");
+    let mesh = acme.get("/api/v1/mesh").ok();
+    assert_eq!(mesh["brokers"][0].get("nodes"), None, "{mesh}");
+    let refused = acme.get("/metrics");
+    assert_eq!(refused.refused(403), "denied");
+    assert!(refused.text().contains("the user has a scope"), "{}", refused.text());
+    for open in ["/healthz", "/meshz"] {
+        acme.get(open).ok();
+    }
+    let refused = acme.get("/api/v1/audit");
+    assert_eq!(refused.refused(403), "denied");
+    assert!(refused.text().contains("the audit log tells of all nodes, and acme has a scope"), "{}", refused.text());
+    let lines = Http::login(&broker, "noc").get("/api/v1/audit?user=acme&decision=denied").ok();
+    assert_eq!(lines["lines"].as_array().map(Vec::len), Some(1), "that it was refused is on record: {lines}");
 }

@@ -125,6 +125,10 @@ fn four_is_refused() {
     let said = muster.run(&["find", "--all"]);
     assert_eq!(said.code, 4, "{said:?}");
     assert!(said.stderr.contains("auth-failed") && !said.stderr.contains("wrong-secret-61"), "{said:?}");
+    assert!(
+        said.stderr.contains("refused the login of ") && said.stderr.contains(" with the password in "),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod api;
 /// The HTTP API for admins: the policy edited, sessions closed, what is on record, metrics.
 mod api_admin;
 /// The HTTP API: what must not harm it, and from where it is not to be called.
+mod api_h2;
 mod api_hostile;
 /// The audit log: what is on record, what is not, and whether it shows that it was touched.
 mod audit;

@@ -58,6 +58,7 @@ fn logins_are_counted_by_how_they_came_out() {
         ("muster_audit_enabled", 1.0),
         ("muster_policy_term", 1.0),
         ("muster_alarms{source=\"links\"}", 0.0),
+        ("muster_alarms{source=\"policy\"}", 0.0),
     ] {
         assert_eq!(at(&before, sample), value, "{sample}");
     }

@@ -129,7 +129,7 @@ fn explain_with_a_filter_counts_and_names_limits() {
         "allowed: acme may write",
         "scope  customer = acmeinc",
         "limit  max-targets = 5 (group noc-acme)",
-        "nodes  1 at ",
+        "nodes  1\n",
     ] {
         assert!(said.stdout.contains(part), "{part}: {said:?}");
     }

@@ -282,6 +282,47 @@ fn a_follower_keeps_the_last_good_policy_without_its_authority() {
 }
 
 #[test]
+fn whoever_is_removed_is_out_also_where_the_disk_takes_nothing_more() {
+    let mut cluster = two();
+    let follower = &cluster["dc1"];
+    let before = text(follower);
+    let mut viewer = Stomp::operator(follower, "viewer");
+    limit_files(follower, Some(1024));
+    let policy =
+        |more: &str| format!("authority = \"noc1\"\n{}{more}{}", without_user("viewer"), cluster.broker_list());
+    cluster["noc1"].reload(&policy(""));
+    assert_eq!(viewer.error().code, "revoked");
+    assert_stays_out(follower, "viewer");
+    let alarm = until_alarm(follower, "policy 1.2 is in force and not on the disk");
+    assert!(alarm.contains("make room on its disk"), "{alarm}");
+    assert_eq!(text(follower), before);
+    let metrics = follower.ctl("metrics").stdout;
+    assert!(metrics.contains("muster_alarms{source=\"policy\"} 1\n"), "{metrics}");
+    // The next one too; and when there is room it is written without anybody's help.
+    cluster["noc1"].reload(&policy(NEWCOMER));
+    until_generation(follower, "1.3");
+    assert_gets_in(follower, "newcomer");
+    limit_files(follower, None);
+    until_calm(follower);
+    until("it stands in the file", || text(follower).contains("[users.newcomer]").then_some(()));
+    cluster.kill("noc1");
+    cluster.kill("dc1");
+    cluster.start("dc1");
+    assert_eq!(cluster["dc1"].generation().as_deref(), Some("1.3"));
+    assert_stays_out(&cluster["dc1"], "viewer");
+}
+
+#[test]
+fn an_edit_by_hand_moves_no_authority() {
+    let cluster = two();
+    let moved = text(&cluster["noc1"]).replacen("authority = \"noc1\"", "authority = \"dc1\"", 1);
+    cluster["noc1"].write_policy(&moved);
+    until_alarm(&cluster["noc1"], "run `muster admin authority take` at dc1");
+    let generations = ["noc1", "dc1"].map(|name| cluster[name].generation());
+    assert_eq!(generations, [Some("1.1".to_owned()), Some("1.1".to_owned())]);
+}
+
+#[test]
 fn a_second_broker_does_not_touch_the_editions_of_the_first() {
     let broker = Broker::start();
     let config = broker.folder().join("musterd.toml");

@@ -1,8 +1,9 @@
 //! `muster admin explain`, `diff`, `lint`: what does the policy let a user do, what would another one change, and what looks wrong in it?
 
 use super::{policy, shown};
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, output};
 use crate::summary::{EXIT_NONE, EXIT_OK};
+use crate::without::Without;
 use clap::{Args, ValueEnum};
 use muster_protocol::filter::Filter;
 use muster_protocol::policy::{DiffQuery, LintQuery};
@@ -22,7 +23,7 @@ pub(crate) struct ExplainRight {
     #[arg(value_name = "DESTINATION")]
     destination: String,
     /// For write: a target; say how many nodes it reaches, and whether it names a hidden fact
-    #[arg(short = 'w', long = "where", value_name = "FILTER", value_parser = Filter::parse)]
+    #[arg(short = 'w', long = "where", value_name = "FILTER", value_parser = super::scope::parsed)]
     filter: Option<Filter>,
     /// Print one JSON document
     #[arg(long, help_heading = "Output")]
@@ -76,6 +77,9 @@ impl Lint {
         let query = LintQuery { policy: self.file.as_deref().map(policy).transpose()? };
         let answer = context.client().await?.lint(&query).await?;
         context.surface.out(&shown(self.json, &answer, &answer.to_string()))?;
+        if answer.findings.is_empty() {
+            context.surface.note("Nothing looks wrong.");
+        }
         Ok(if answer.findings.is_empty() { EXIT_OK } else { EXIT_NONE })
     }
 }
@@ -98,13 +102,24 @@ impl ExplainRight {
             filter: self.filter.as_ref().map(ToString::to_string),
         };
         let answer = client.explain(&query).await?;
-        context.surface.out(&shown(self.json, &answer, &explained(&answer)))?;
-        Ok(if answer.allowed { EXIT_OK } else { EXIT_NONE })
+        let without: Without = answer.without.iter().collect();
+        let surface = &mut context.surface;
+        surface.out(&shown(self.json, &answer, &explained(&answer)))?;
+        if !self.json {
+            output::note_without(surface, &without);
+        }
+        // A no stands, whatever the brokers that are missing would have said.
+        Ok(if answer.allowed { without.exit_code(EXIT_OK) } else { EXIT_NONE })
     }
 }
 
 fn explained(answer: &ExplainAnswer) -> String {
-    let verdict = if answer.allowed { "allowed" } else { "not allowed" };
+    let verdict = match (answer.allowed, answer.entries.is_empty()) {
+        (true, _) => "allowed",
+        // The entries grant it, and the text says what is wrong with the filter.
+        (false, false) => "not allowed with this filter",
+        (false, true) => "not allowed",
+    };
     let mut out = format!("{verdict}: {}\n", answer.text);
     let mut line = |what: &str, text: &str| out.push_str(&format!("  {what:<6} {text}\n"));
     answer.entries.iter().for_each(|entry| line("entry", entry));
@@ -121,7 +136,7 @@ fn explained(answer: &ExplainAnswer) -> String {
         line("hidden", path);
     }
     if let Some(reached) = &answer.reached {
-        line("nodes", &format!("{} at {}; other brokers were not asked", reached.nodes, reached.broker));
+        line("nodes", &reached.nodes.to_string());
     }
     out
 }

@@ -68,5 +68,10 @@ async fn scopes(context: &mut Context, group: Option<&str>, output: &Output) -> 
 
 /// A filter as the operator wrote it: so it stands in the policy then.
 pub(super) fn filter(text: &str) -> Result<String, String> {
-    Filter::parse(text).map(|_| text.trim().to_owned()).map_err(|error| error.to_string())
+    parsed(text).map(|_| text.trim().to_owned())
+}
+
+/// A mistake is shown where it is.
+pub(super) fn parsed(text: &str) -> Result<Filter, String> {
+    Filter::parse(text).map_err(|error| format!("\n{}", error.render(text)))
 }

@@ -124,14 +124,32 @@ async fn explain_shows_limits_reach_and_what_is_hidden() {
         let (asked, body) = peer.expect("/muster/admin.explain").await;
         assert_eq!(body["filter"], "a = 1");
         let limits = json!([{"limit": "max-targets", "most": 5, "group": "noc"}]);
-        let reached = json!({"broker": "noc1", "nodes": 3});
+        let reached = json!({"nodes": 3});
         let answer = json!({"allowed": true, "entries": ["line 3"], "text": "one\n\u{1b}[2Jtwo", "scope": "b = 2", "all": true, "limits": limits, "reached": reached});
         peer.answer(&asked, answer).await;
     })
     .await;
     let expected = "allowed: one\n␛[2Jtwo\n  entry  line 3\n  scope  b = 2\n  all    yes, inside the scope\n  \
-                    limit  max-targets = 5 (group noc)\n  nodes  3 at noc1; other brokers were not asked\n";
+                    limit  max-targets = 5 (group noc)\n  nodes  3\n";
     assert_eq!((code, out.as_str()), (0, expected));
+    // A yes that a broker had no part in is no whole yes; a no is a no.
+    for (allowed, why, expected) in
+        [(true, "unreachable", 3), (true, "refused", 4), (false, "unreachable", 1), (false, "refused", 1)]
+    {
+        let (code, _, err) = muster(&arguments, &[], |mut peer, _| async move {
+            let (asked, _) = peer.expect("/muster/admin.explain").await;
+            let without = json!([{"broker": "dc1", "why": why, "text": "so it is", "nodes": 2}]);
+            let answer =
+                json!({"allowed": allowed, "entries": [], "text": "x", "reached": {"nodes": 3}, "without": without});
+            peer.answer(&asked, answer).await;
+        })
+        .await;
+        assert_eq!(
+            (code, err.as_str()),
+            (expected, "Without dc1: so it is (2 nodes when last seen)\n"),
+            "{allowed} {why}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -25,10 +25,7 @@ impl Policy {
     ///
     /// Refused: a user that the policy does not have, a right that is none, a destination that is not well formed.
     pub fn explain(&self, user: &str, right: &str, destination: &str) -> Result<ExplainAnswer, Refusal> {
-        let user = self.user(user).ok_or_else(|| {
-            let shown: String = user.chars().filter(|c| !c.is_control()).take(128).collect();
-            Refusal::new(Code::BadBody, format!("unknown user `{shown}`: the policy has no [users.{shown}]"))
-        })?;
+        let user = self.known(user)?;
         let right = Right::parse(right)
             .ok_or_else(|| Refusal::new(Code::BadBody, "the right is not one of read, write and admin"))?;
         let malformed = |error: muster_protocol::destination::DestinationError| {
@@ -64,6 +61,7 @@ impl Policy {
             limits: self.limits_of(user, right, pattern),
             hidden: None,
             reached: None,
+            without: Vec::new(),
         }
     }
 

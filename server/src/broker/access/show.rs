@@ -3,15 +3,17 @@
 use super::hidden::HIDDEN_BY_DEFAULT;
 use super::limits::Limit;
 use super::user::{Kind, User};
-use super::values::shorten;
+use super::values::{nearest, shorten};
 use super::{Group, Policy, Right};
 use muster_protocol::error::{Code, Refusal};
+use muster_protocol::message::BrokerName;
 use muster_protocol::policy::{
     BrokerShown, CollectiveShown, EntryShown, GroupShown, HiddenShown, PAGE_MOST, Part, ShowAnswer, ShowQuery,
     UserShown,
 };
 use serde::Serialize;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// Most bytes of JSON in a page, but for a single member that has more.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -61,8 +63,8 @@ impl Policy {
                 answer.acl = page(shown, limit, next);
             }
             Part::Hidden => {
-                let count = self.hidden.as_ref().map_or(HIDDEN_BY_DEFAULT.len(), Vec::len);
-                let places = (0..count).skip(passed(query)?).filter(|place| wanted(&self.hidden_pattern(*place)));
+                let places =
+                    (0..self.hidden_count()).skip(passed(query)?).filter(|place| wanted(&self.hidden_pattern(*place)));
                 let shown = places.map(|place| ((place + 1).to_string(), self.hidden_shown(place)));
                 answer.hidden = page(shown, limit, next);
             }
@@ -76,9 +78,31 @@ impl Policy {
             }
         }
         match &query.name {
-            Some(name) if answer.is_empty() => Err(unknown(query.what, name)),
+            Some(name) if answer.is_empty() => Err(self.unknown(query.what, name)),
             _ => Ok(answer),
         }
+    }
+
+    /// The user of a name.
+    pub fn known(&self, user: &str) -> Result<&Arc<User>, Refusal> {
+        self.user(user).ok_or_else(|| self.unknown(Part::Users, user))
+    }
+
+    /// Nothing has that name; what has nearly the same is said.
+    fn unknown(&self, part: Part, name: &str) -> Refusal {
+        let hidden: Vec<String> = (0..self.hidden_count()).map(|place| self.hidden_pattern(place)).collect();
+        let (what, near) = match part {
+            Part::Users => ("user", nearest(name, self.users.keys().map(String::as_str))),
+            Part::Groups => ("group", nearest(name, self.groups.iter().map(|group| group.name.as_str()))),
+            Part::Acl => {
+                ("entry for exactly", nearest(name, self.entries.iter().map(|entry| entry.destination.as_str())))
+            }
+            Part::Hidden => ("pattern in the hidden list", nearest(name, hidden.iter().map(String::as_str))),
+            Part::Collectives => ("collective", nearest(name, self.collectives.iter().map(|it| it.name.as_str()))),
+            Part::Brokers => ("broker", nearest(name, self.brokers.keys().map(BrokerName::as_str))),
+        };
+        let near = near.map(|near| format!("; is `{near}` meant?")).unwrap_or_default();
+        Refusal::new(Code::NoSuchName, format!("the policy has no {what} `{}`{near}", shorten(name)))
     }
 
     fn user_shown(&self, user: &User) -> UserShown {
@@ -112,6 +136,10 @@ impl Policy {
     fn hidden_shown(&self, place: usize) -> HiddenShown {
         let groups = self.groups.iter().filter(|group| group.shows.contains(&place));
         HiddenShown { pattern: self.hidden_pattern(place), shown_to: groups.map(|group| group.name.clone()).collect() }
+    }
+
+    fn hidden_count(&self) -> usize {
+        self.hidden.as_ref().map_or(HIDDEN_BY_DEFAULT.len(), Vec::len)
     }
 
     /// The pattern at a place in the hidden list, which may be that of the default.
@@ -152,17 +180,4 @@ fn passed(query: &ShowQuery) -> Result<usize, Refusal> {
         let text = format!("after: `{}` is no place in this list; give `next` of the page before", shorten(after));
         Refusal::new(Code::BadBody, text)
     })
-}
-
-fn unknown(part: Part, name: &str) -> Refusal {
-    let name = shorten(name);
-    let text = match part {
-        Part::Users => format!("unknown user `{name}`"),
-        Part::Groups => format!("unknown group `{name}`"),
-        Part::Acl => format!("no entry has exactly the destination `{name}`"),
-        Part::Hidden => format!("`{name}` is not in the hidden list"),
-        Part::Collectives => format!("unknown collective `{name}`"),
-        Part::Brokers => format!("unknown broker `{name}`"),
-    };
-    Refusal::new(Code::BadBody, format!("{text}; without `name` all are listed"))
 }

@@ -248,7 +248,7 @@ fn explain_names_entries_lines_and_groups() {
     assert!(!two.explain("bob", "read", "/topic/prod.>").unwrap().allowed);
     assert!(two.explain("bob", "read", "/temp-queue/x").unwrap().text.starts_with("Reply queues are private"));
     for (user, right, name, code, text) in [
-        ("eve", "read", "/topic/a", Code::BadBody, "unknown user `eve`"),
+        ("eve", "read", "/topic/a", Code::NoSuchName, "the policy has no user `eve`"),
         ("bob", "own", "/topic/a", Code::BadBody, "read, write and admin"),
         ("bob", "write", "/topic/*", Code::BadDestination, "wildcard"),
         ("bob", "read", "prod", Code::BadDestination, "begins with /topic/"),

@@ -17,6 +17,8 @@ use std::net::IpAddr;
 const MAX_NAME: usize = 128;
 /// Longest name in a client certificate, bytes: that of a DNS name.
 const MAX_CERTIFICATE_NAME: usize = 253;
+/// Names that one is compared with, to find out which was meant.
+const MAX_COMPARED: usize = 1_000;
 /// The cure of whatever is wrong with a password.
 const NEW_HASH: &str = "run `musterd passwd` and paste what it prints";
 
@@ -34,6 +36,16 @@ pub(super) fn fault(cause: impl Into<String>, cure: impl Into<String>) -> Fault 
 pub(crate) fn shorten(text: &str) -> String {
     let shown: String = text.chars().take(MAX_NAME).map(|c| if c.is_control() { '?' } else { c }).collect();
     if shown.len() < text.len() { shown + "…" } else { shown }
+}
+
+/// The name that somebody meant who wrote this one, if there is one nearly like it. Of very many, only some are compared.
+pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (length, lower) = (wanted.len(), wanted.to_lowercase());
+    let most = (length / 3).clamp(1, 3);
+    let alike = names.filter(|name| name.len().abs_diff(length) <= most && length <= MAX_NAME).take(MAX_COMPARED);
+    let far = |name: &str| strsim::osa_distance(&lower, &name.to_lowercase());
+    let near = alike.map(|name| (far(name), name)).filter(|(far, _)| *far <= most);
+    near.min_by_key(|(far, _)| *far).map(|(_, name)| name)
 }
 
 /// Whether something new may have this name; what is wrong with it, and what to do.

@@ -256,3 +256,127 @@ fn a_link_that_goes_takes_its_offer_with_it() {
     assert!(matches!(&here.take_letters()[..], [Letter { head: Head::Policy(_), .. }]));
     assert!(here.fetch.is_none());
 }
+
+/// Offers of a neighbour that it does not keep.
+fn until_given_up(editions: &mut Editions, from: u64) -> u64 {
+    let mut now = from;
+    while editions.fetch.is_some() {
+        now = editions.next_deadline().expect("something to wait for");
+        assert!(now <= from + PATIENCE * u64::from(ASKS + 1), "given up in time");
+        editions.tick(now);
+    }
+    now
+}
+
+#[test]
+fn a_neighbour_that_does_not_send_what_it_offers_keeps_nobody_from_what_others_have() {
+    let (claimed, newer) = (seal(9, 9, "c", 1_000), seal(1, 6, "a", 20));
+    let mut here = Editions::new(name("b"), edition(seal(1, 5, "a", 10)));
+    link(&mut here, &["a", "c"]);
+    here.hear(&name("c"), said(&claimed), 0);
+    here.hear(&name("a"), said(&newer), 0);
+    assert!(here.take_letters().iter().all(|letter| letter.to == name("c")), "the higher term first");
+    let now = until_given_up(&mut here, 0);
+    assert!(here.alarms().any(|alarm| alarm == "c offers policy 9.9 of c, and does not send it"));
+    here.tick(now + WAIT);
+    let last = here.take_letters().pop();
+    assert!(matches!(&last, Some(Letter { to, head: Head::WantPolicy(_), .. }) if *to == name("a")), "{last:?}");
+    here.piece(&name("a"), PolicyPart { seal: newer.clone(), from: 0 }, &[b'x'; 20], now);
+    let (Some(Errand { id, chore: Chore::Adopt(_) }), _) = next(&mut here) else { panic!("no errand") };
+    here.done(id);
+    here.enforce(edition(newer), now + WAIT);
+    // It is asked again, for it may only have been slow; and it says something else each time.
+    assert!(here.take_letters().iter().any(|letter| matches!(letter.head, Head::WantPolicy(_))));
+    let now = until_given_up(&mut here, now + WAIT);
+    assert_eq!(here.next_deadline(), Some(now + 2 * WAIT));
+    here.take_letters();
+    for number in 0..100 {
+        here.hear(&name("c"), said(&seal(10 + number, 9, "c", 1_000)), now);
+    }
+    assert!(here.take_letters().is_empty(), "not before its time");
+    assert_eq!(here.alarms().count(), 1, "one alarm about one thing");
+}
+
+#[test]
+fn drops_do_not_keep_a_fetch_alive_for_ever() {
+    let newer = seal(1, 6, "a", 1_000);
+    let mut here = Editions::new(name("b"), edition(seal(1, 5, "a", 10)));
+    link(&mut here, &["a"]);
+    here.hear(&name("a"), said(&newer), 0);
+    let mut now = 0;
+    for from in 0..100 {
+        here.piece(&name("a"), PolicyPart { seal: newer.clone(), from }, b"x", now);
+        here.piece(&name("a"), PolicyPart { seal: newer.clone(), from: from + 1 }, b"", now);
+        now += PATIENCE - 1;
+        here.tick(now);
+        if here.fetch.is_none() {
+            break;
+        }
+    }
+    assert!(here.fetch.is_none() && now <= FETCH + 1_000 + PATIENCE, "{now}");
+}
+
+#[test]
+fn what_a_neighbour_says_uses_up_no_terms() {
+    let far = seal(u64::MAX, u64::MAX, "c", 10);
+    for mut here in [authority(), Editions::new(name("b"), Arc::new(Policy::default()).into())] {
+        link(&mut here, &["c"]);
+        here.hear(&name("c"), said(&far), 0);
+        here.submit(Job::Take(whose(), Made::default())).unwrap();
+        let (Some(Errand { chore: Chore::Amend(amend), .. }), _) = next(&mut here) else { panic!("no errand") };
+        assert!(amend.generation.unwrap().term <= LEAP + 2, "{:?}", amend.generation);
+    }
+    let mut here = authority();
+    link(&mut here, &["c"]);
+    here.hear(&name("c"), said(&far), 0);
+    assert!(here.fetch.is_none() && here.alarms().next().unwrap().contains("no cluster comes to"));
+    here.submit(edit(None)).unwrap();
+    assert!(next(&mut here).0.is_some(), "edits go on");
+}
+
+#[test]
+fn whoever_is_not_in_the_list_is_no_rival() {
+    let mut own = edition(seal(1, 5, "a", 10));
+    own.policy = Arc::new(Policy::parse("authority = \"a\"\n[brokers.a]\n[brokers.b]\n[brokers.c]\n").unwrap());
+    let mut here = Editions::new(name("a"), own);
+    link(&mut here, &["c"]);
+    let rivals = (0..1_000).map(|number| name(&format!("x{number}"))).collect();
+    here.hear(&name("c"), PolicyState { rivals, ..said(&seal(1, 5, "a", 10)) }, 0);
+    assert!(here.rivals.is_empty() && here.take_letters().is_empty());
+    here.hear(&name("c"), said(&seal(1, 4, "b", 10)), 0);
+    assert_eq!(here.answer(true).rivals, ["b"]);
+}
+
+#[test]
+fn many_wants_at_once_get_one_window() {
+    let mut there = Editions::new(name("a"), edition(seal(1, 6, "a", 2 * WINDOW)));
+    link(&mut there, &["b", "c"]);
+    let want = WantPolicy { sha256: there.current.seal.clone().unwrap().stamp.sha256, from: 0, bytes: WINDOW };
+    for _ in 0..100 {
+        there.wanted(&name("b"), &want);
+    }
+    there.wanted(&name("c"), &want);
+    let letters = there.take_letters();
+    let of = |to: &str| letters.iter().filter(|letter| letter.to == name(to)).map(|l| l.body.len() as u64).sum::<u64>();
+    assert_eq!((of("b"), of("c")), (WINDOW, WINDOW));
+}
+
+#[test]
+fn an_authority_that_was_set_back_keeps_what_it_made_since() {
+    let mut here = authority();
+    link(&mut here, &["c"]);
+    let newer = seal(1, 9, "a", 5);
+    here.hear(&name("c"), said(&newer), 0);
+    here.piece(&name("c"), PolicyPart { seal: newer, from: 0 }, b"xxxxx", 0);
+    let (Some(Errand { chore: Chore::Adopt(adopt), .. }), _) = next(&mut here) else { panic!("no errand") };
+    assert!(adopt.set_aside);
+    // And followers of it that have another edition of the same number.
+    let mut follower = Editions::new(name("b"), edition(seal(1, 5, "a", 10)));
+    link(&mut follower, &["a"]);
+    let mut fork = seal(1, 5, "a", 5);
+    fork.stamp.sha256 = "zz".into();
+    follower.hear(&name("a"), said(&fork), 0);
+    follower.piece(&name("a"), PolicyPart { seal: fork, from: 0 }, b"xxxxx", 0);
+    let (Some(Errand { chore: Chore::Adopt(adopt), .. }), _) = next(&mut follower) else { panic!("no errand") };
+    assert!(adopt.set_aside);
+}

@@ -488,6 +488,50 @@ fn the_limit_of_a_group_counts_the_whole_mesh() {
     assert_eq!((star.requests_got(0, near[0]), star.requests_got(1, far[0])), (1, 1));
 }
 
+/// What explain counts is what a request would reach: over the mesh, within the scopes of both; who cannot be asked is named.
+#[test]
+fn explain_counts_the_nodes_of_all_brokers() {
+    let limited = text().replace("[groups.noc-acme]\n", "[groups.noc-acme]\nmax-targets = 3\n");
+    let mut star = Star::of(&limited);
+    star.agents(0, 1..2);
+    star.agents(1, 2..4);
+    star.houses[2].agent("node-globex", 9, json!({}));
+    star.pass(3_000);
+    let (noc, acme) = (star.houses[0].open("noc"), star.houses[0].open("acme"));
+    let explain = |star: &mut Star, asker: u64, of: &str| {
+        let frame = send("/muster/admin.explain").header("muster-request", "q").header("reply-to", "/temp-queue/me");
+        let query =
+            json!({ "user": of, "right": "write", "destination": "/topic/prod.node.ping", "filter": "class = web" });
+        star.houses[0].frame(asker, frame.with_body(query.to_string()));
+        star.pass(4_000);
+        star.houses[0].take(asker).remove(0).json()
+    };
+    let counted = |answer: &Value| (answer["allowed"] == true, answer["reached"]["nodes"].as_u64());
+    let of_acme = explain(&mut star, noc, "acme");
+    assert_eq!((counted(&of_acme), of_acme.get("without")), ((true, Some(3)), None), "{of_acme}");
+    assert_eq!(counted(&explain(&mut star, noc, "noc")), (true, Some(4)));
+    assert_eq!(counted(&explain(&mut star, acme, "noc")), (true, Some(3)), "of those that the asker may see");
+    // It cannot be asked, or will not answer: it is named, and a request would be refused as partial.
+    star.cut(2);
+    let narrower = limited.replace("destination = \"/muster/>\"", "destination = \"/muster/find\"");
+    star.houses[1].enforce(policy(&narrower));
+    let partly = explain(&mut star, noc, "acme");
+    assert_eq!(counted(&partly), (true, Some(1)), "{partly}");
+    let named = |missing: &Value| (missing["broker"].clone(), missing["why"].clone());
+    let without: Vec<_> = partly["without"].as_array().map(|list| list.iter().map(named).collect()).unwrap_or_default();
+    let expected = [(json!("dc1"), json!("refused")), (json!("dc2"), json!("unreachable"))];
+    assert_eq!(without, expected, "{partly}");
+    assert!(partly["text"].as_str().is_some_and(|text| text.contains("(partial)")), "{partly}");
+    star.houses[1].enforce(policy(&limited));
+    star.agents(1, 4..5);
+    let many = explain(&mut star, noc, "acme");
+    assert_eq!(counted(&many), (false, Some(4)), "too many, whatever dc2 has: {many}");
+    assert!(
+        many["text"].as_str().is_some_and(|text| text.contains("max-targets of the group noc-acme is 3")),
+        "{many}"
+    );
+}
+
 #[test]
 fn a_name_in_use_is_told_once_however_often_its_second_owner_comes() {
     let mut star = Star::new();

@@ -58,6 +58,14 @@ impl Disk {
         Ok(begun)
     }
 
+    /// What `musterd check` says, and that it leaves everything as it is.
+    fn outlook(&self) -> Vec<String> {
+        let before = (self.file(), format!("{:?}", self.store.current()), self.kept(), self.aside());
+        let begun = begin(&self.store, &Ok(self.ca.notary(self.me)), &name(self.me), MADE).unwrap();
+        assert_eq!((self.file(), format!("{:?}", self.store.current()), self.kept(), self.aside()), before);
+        begun.outlook()
+    }
+
     /// Generation and text that it starts with; policy.toml says the same, and a second start changes nothing.
     fn starts_with(&self) -> (Option<String>, String) {
         let begun = self.start().unwrap();
@@ -113,6 +121,30 @@ fn whoever_has_the_authority_or_is_alone_seals_the_file() {
         };
         assert_eq!((seal.made.by.as_str(), seal.made.via.as_str(), seal.made.at), (BY_HAND, "noc1", MADE));
     }
+}
+
+#[test]
+fn a_check_says_which_policy_a_start_would_enforce() {
+    let authority = Disk::of("noc1", LISTED);
+    assert_eq!(authority.outlook(), ["policy: policy.toml as it stands; a start makes it generation 1.1"]);
+    authority.start().unwrap();
+    assert_eq!(authority.outlook(), ["policy: generation 1.1 of noc1"]);
+    authority.write(OTHER);
+    assert_eq!(authority.outlook(), ["policy: policy.toml as it stands; a start makes it generation 1.2"]);
+    let new = Disk::of("dc1", LISTED);
+    assert_eq!(new.outlook(), ["policy: policy.toml as it stands, of no generation"]);
+    let follower = Disk::follower();
+    let sealed = "policy: generation 1.2 of noc1";
+    assert_eq!(follower.outlook(), [sealed]);
+    follower.write("foo = 1\n");
+    let other = "policy.toml holds another text, which does not count: a start sets it aside";
+    assert_eq!(follower.outlook(), [sealed, other]);
+    follower.write(LISTED);
+    assert_eq!(follower.outlook(), [sealed, "policy.toml does not hold that text: a start puts it there"]);
+    fs::write(follower.kept_file("1.2", ".toml"), THIRD).unwrap();
+    let recovered = follower.outlook();
+    assert_eq!(recovered[0], "policy: generation 1.1 of noc1");
+    assert!(recovered[1].contains("the newest edition that is kept and good took its place"), "{recovered:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The alarms of the keeper, shared with whoever shows them.
 ///
-/// Of a policy.toml that is not taken, or cannot be written, until that has changed. Of a text that was set aside as long as it lies
+/// Of a policy.toml that is not taken, or cannot be written, and of an edition that is not on the disk, until that has changed. Of a text that was set aside as long as it lies
 /// there, also after a restart. Of something that was wrong at the start until the next edition.
 #[derive(Debug, Clone, Default)]
 pub struct Alarms(Arc<Mutex<Board>>);
@@ -15,6 +15,7 @@ struct Board {
     start: Vec<String>,
     refused: Option<String>,
     unwritten: Option<String>,
+    unsaved: Option<String>,
     aside: Vec<PathBuf>,
 }
 
@@ -23,7 +24,8 @@ impl Alarms {
     pub fn list(&self) -> Vec<String> {
         let board = self.board();
         let aside = board.aside.iter().map(|path| aside(path));
-        board.start.iter().chain(&board.refused).chain(&board.unwritten).cloned().chain(aside).collect()
+        let now = board.refused.iter().chain(&board.unwritten).chain(&board.unsaved);
+        board.start.iter().chain(now).cloned().chain(aside).collect()
     }
 
     pub(super) fn at_start(&self, alarms: Vec<String>) {
@@ -38,6 +40,11 @@ impl Alarms {
     /// The policy in force cannot be written into policy.toml, and why; `None`: it stands there.
     pub(super) fn unwritten(&self, why: Option<String>) {
         self.board().unwritten = why;
+    }
+
+    /// The policy in force is not on the disk, and why; `None`: it is.
+    pub(super) fn unsaved(&self, why: Option<String>) {
+        self.board().unsaved = why;
     }
 
     /// These texts were set aside.

@@ -10,7 +10,7 @@ use crate::broker::record::{EditionOf, Record};
 use crate::policy::history::text_of;
 use crate::policy::seal::{Notary, sum};
 use crate::policy::store::{Claim, Print, Store, StoreError, Toml};
-use crate::policy::{LoadError, amended, with_authority};
+use crate::policy::{LoadError, amended, keeps_authority, with_authority};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::message::BrokerName;
 use muster_protocol::policy::{DiffAnswer, Edit, EditQuery, Generation, Made, WholeText};
@@ -26,6 +26,8 @@ pub(super) struct Desk {
     notary: Result<Notary, String>,
     me: BrokerName,
     current: Edition,
+    /// Set while the edition in force is not on the disk: what is to be set aside before it is written.
+    unsaved: Option<Unsaved>,
     /// policy.toml as it needs no more looking at.
     known: Option<Print>,
     /// policy.toml as it was at the last look, if it was another then: it may still be written to.
@@ -48,6 +50,14 @@ pub(super) enum Seen {
     Edited(Arc<str>, Arc<Policy>, Option<Generation>),
 }
 
+/// What an edition that is not on the disk takes the place of.
+struct Unsaved {
+    /// The text that is on the disk.
+    base: Arc<str>,
+    /// Texts that somebody may miss, with the marks in their names.
+    aside: Vec<(Arc<str>, Option<String>)>,
+}
+
 struct Draft {
     text: Arc<str>,
     policy: Arc<Policy>,
@@ -60,8 +70,19 @@ impl Desk {
         alarms.at_start(at_start);
         alarms.aside(store.aside());
         let notary = notary.map_err(|error| error.to_string());
-        let (known, seen, refused) = (None, None, None);
-        let mut desk = Desk { store, _claim: claim, notary, me, current: edition, known, seen, refused, alarms, audit };
+        let mut desk = Desk {
+            store,
+            _claim: claim,
+            notary,
+            me,
+            current: edition,
+            unsaved: None,
+            known: None,
+            seen: None,
+            refused: None,
+            alarms,
+            audit,
+        };
         desk.remember();
         desk
     }
@@ -114,6 +135,7 @@ impl Desk {
     /// Looks at policy.toml: what was touched since, and is left alone now, is read.
     pub(super) fn look(&mut self) -> Seen {
         self.alarms.look_aside();
+        self.save_again();
         let print = self.store.print();
         if self.known == Some(print) {
             self.seen = None;
@@ -136,6 +158,7 @@ impl Desk {
     /// Reads policy.toml, because somebody asked for it.
     pub(super) fn reload(&mut self) -> Seen {
         self.alarms.look_aside();
+        self.save_again();
         let print = self.store.print();
         self.read(print, true)
     }
@@ -178,6 +201,9 @@ impl Desk {
                 Ok(Draft { text: made.text.into(), policy: made.policy, changes: made.changes })
             }
             Change::Hand(text, policy) => {
+                if base.seal.is_some() {
+                    keeps_authority(policy, &self.me)?;
+                }
                 Ok(Draft { text: text.clone(), policy: policy.clone(), changes: diff(&base.policy, policy) })
             }
             Change::Take => {
@@ -208,7 +234,8 @@ impl Desk {
         if there == text.as_bytes() {
             return Ok(Toml::Stays);
         }
-        if !by_hand && there == self.current.text.as_bytes() {
+        let is_known = |text: &str| there == text.as_bytes();
+        if !by_hand && (is_known(&self.current.text) || self.unsaved.as_ref().is_some_and(|it| is_known(&it.base))) {
             return Ok(Toml::Replaced);
         }
         let was_refused = |there: &[u8]| self.refused.as_ref().is_some_and(|(known, _)| *known == Some(sum(there)));
@@ -228,18 +255,43 @@ impl Desk {
         let Adopt { seal, text, base, set_aside } = adopt;
         let about = format!("generation {} of {} is not taken", seal.stamp.generation, seal.stamp.authority);
         let (text, policy) = self.notary()?.verify(&seal, &text).map_err(|error| error.refusal(&about))?;
-        let mut kept = None;
-        if set_aside && base.text != text {
-            let mark = base.generation().map(|at| format!("{}-{}", at.term, at.number));
-            let path = self.set_aside(base.text.as_bytes(), mark).map_err(|error| unwritten(&error))?;
-            kept = Some(path.display().to_string());
-        }
-        let way = self.give_way(&text);
-        let toml = way.as_ref().copied().unwrap_or(Toml::Stays);
-        let replaced = self.store.commit(&seal, &text, toml).map_err(|error| unwritten(&error))?;
         let edition = Edition { seal: Some(seal), text, policy };
+        let mut unsaved = self.unsaved.take().unwrap_or_else(|| Unsaved { base: base.text.clone(), aside: Vec::new() });
+        if set_aside && somebody_misses(&base, &edition) {
+            let mark = base.generation().map(|at| format!("{}-{}", at.term, at.number));
+            unsaved.aside.push((base.text.clone(), mark));
+        }
+        let saved = self.save(&edition, &unsaved);
         self.hold(edition.clone());
-        match way.err().or(replaced) {
+        let kept = match saved {
+            Ok(saved) => self.saved(saved),
+            // It may take away what somebody must not have any more: that does not wait for room on a disk.
+            Err(error) => {
+                tracing::error!(%error, "a policy holds that cannot be written to the disk");
+                self.not_saved(unsaved, &error);
+                None
+            }
+        };
+        Ok(Adopted { edition, kept })
+    }
+
+    /// Writes an edition of another broker down: the last file that was set aside, and why policy.toml could not be written.
+    fn save(&mut self, edition: &Edition, unsaved: &Unsaved) -> Result<Saved, StoreError> {
+        let mut kept = None;
+        for (text, mark) in &unsaved.aside {
+            kept = Some(self.set_aside(text.as_bytes(), mark.clone())?);
+        }
+        let Some(seal) = &edition.seal else { return Ok(Saved { kept, unwritten: None }) };
+        let way = self.give_way(&edition.text, &unsaved.base);
+        let toml = way.as_ref().copied().unwrap_or(Toml::Stays);
+        let replaced = self.store.commit(seal, &edition.text, toml)?;
+        Ok(Saved { kept, unwritten: way.err().or(replaced) })
+    }
+
+    /// The edition in force is on the disk.
+    fn saved(&mut self, Saved { kept, unwritten }: Saved) -> Option<String> {
+        self.alarms.unsaved(None);
+        match unwritten {
             None => self.remember(),
             // What stands there was not read by anybody, and is not an edit: the alarm says so until the file is touched.
             Some(error) => {
@@ -247,16 +299,40 @@ impl Desk {
                 self.cannot_write(&error);
             }
         }
-        Ok(Adopted { edition, kept })
+        kept.map(|path| path.display().to_string())
+    }
+
+    fn not_saved(&mut self, unsaved: Unsaved, error: &StoreError) {
+        self.unsaved = Some(unsaved);
+        // It holds the policy before, which is no edit.
+        (self.known, self.seen) = (Some(self.store.print()), None);
+        let generation = self.current.generation().unwrap_or_default();
+        self.alarms.unsaved(Some(format!(
+            "policy {generation} is in force and not on the disk, where a restart finds the one before: {error}; it is written as soon \
+             as that is possible"
+        )));
+    }
+
+    /// Tries again to write down what holds.
+    fn save_again(&mut self) {
+        let Some(unsaved) = self.unsaved.take() else { return };
+        let edition = self.current.clone();
+        match self.save(&edition, &unsaved) {
+            Ok(saved) => {
+                self.saved(saved);
+                tracing::info!("the policy in force is on the disk again");
+            }
+            Err(error) => self.not_saved(unsaved, &error),
+        }
     }
 
     /// Whatever stands in a follower's policy.toml makes way for the text in force; what somebody may miss is set aside.
-    fn give_way(&mut self, text: &str) -> Result<Toml, StoreError> {
+    fn give_way(&mut self, text: &str, base: &str) -> Result<Toml, StoreError> {
         let Some(there) = self.store.raw()? else { return Ok(Toml::ReplacedIfPossible) };
         if there == text.as_bytes() {
             return Ok(Toml::Stays);
         }
-        if !self.is_ours(&there) {
+        if there != base.as_bytes() && !self.is_ours(&there) {
             self.set_aside(&there, None)?;
         }
         Ok(Toml::ReplacedIfPossible)
@@ -391,6 +467,18 @@ impl Desk {
         let file = self.store.file().display().to_string();
         self.audit.tell(|| Record::PolicyRefused { file, sha256, by, what, reason });
     }
+}
+
+/// An edition that was written down.
+struct Saved {
+    kept: Option<PathBuf>,
+    unwritten: Option<StoreError>,
+}
+
+/// Whether the text of an edition is other than that of a newer one, but for the line that says who makes the next.
+fn somebody_misses(old: &Edition, new: &Edition) -> bool {
+    let moved = new.policy.authority().and_then(|authority| with_authority(&old.text, authority).ok());
+    *old.text != *new.text && moved.is_none_or(|moved| *moved != *new.text)
 }
 
 /// That a policy holds, for the audit log.

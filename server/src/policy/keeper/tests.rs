@@ -3,6 +3,7 @@ use crate::broker::errand::{Adopt, Amend, PutBack};
 use crate::policy::begin::begin;
 use crate::policy::ca::{Ca, MADE, made, name};
 use crate::policy::store::{Slot, Toml};
+use crate::policy::with_authority;
 use muster_protocol::policy::{
     CollectiveFields, Edit, EditQuery, HistoryAnswer, HistoryQuery, Made, Named, RevertTo, Seal, WholeText,
 };
@@ -472,7 +473,7 @@ async fn the_history_says_who_did_what_and_what_that_changed() {
     let first = HistoryQuery { generation: Some("1.1".parse().unwrap()), ..HistoryQuery::default() };
     assert!(house.history(first).await.unwrap().editions[0].changes.is_none());
     let none = HistoryQuery { generation: Some("7.7".parse().unwrap()), ..HistoryQuery::default() };
-    assert_eq!(house.history(none).await.unwrap_err().code, Code::BadBody);
+    assert_eq!(house.history(none).await.unwrap_err().code, Code::NoSuchName);
 }
 
 #[tokio::test]
@@ -505,4 +506,86 @@ async fn the_keeper_ends_with_the_broker() {
     .unwrap();
     assert_eq!(keeper.reload().await.unwrap_err().to_string(), "the broker is stopping");
     drop(folder);
+}
+
+/// Whatever is to be written in the state directory cannot be, until it is removed.
+fn full(house: &House) -> PathBuf {
+    let way = house.store.dir().join("pending.json");
+    fs::create_dir(&way).unwrap();
+    way
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_holds_all_the_same_and_is_written_when_it_can_be() {
+    let mut house = House::follower();
+    let way = full(&house);
+    let adopted = house.adopt(sealed(&house.ca, 1, 2, EDITED), EDITED, false).await.unwrap();
+    assert_eq!(&*adopted.edition.text, EDITED);
+    house.until(|house| house.policy.has_changed().unwrap()).await;
+    assert_eq!((house.file().as_str(), house.in_force().unwrap().as_str()), (TEXT, "1.1"));
+    house.until_alarm("policy 1.2 is in force and not on the disk, where a restart finds the one before").await;
+    // The next one too, and an edit by hand is still none.
+    house.adopt(sealed(&house.ca, 1, 3, AGAIN), AGAIN, false).await.unwrap();
+    house.until_alarm("policy 1.3 is in force and not on the disk").await;
+    house.write("# mine\n");
+    house.until(|house| house.aside() == ["# mine\n"]).await;
+    assert_eq!(house.in_force().unwrap(), "1.1");
+    fs::remove_dir(&way).unwrap();
+    house.until(|house| house.in_force().as_deref() == Some("1.3") && house.file() == AGAIN).await;
+    for path in house.store.aside() {
+        fs::remove_file(path).unwrap();
+    }
+    house.until_calm().await;
+    assert_eq!(begun(&house), ("1.3".to_owned(), AGAIN.to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_to_be_set_aside_is_so_once_there_is_room() {
+    let mut house = House::follower();
+    let way = full(&house);
+    house.adopt(sealed(&house.ca, 2, 1, EDITED), EDITED, true).await.unwrap();
+    house.until_alarm("policy 2.1 is in force and not on the disk").await;
+    // Whoever takes the authority meanwhile does not find an edit by hand in the file of before.
+    fs::remove_dir(&way).unwrap();
+    house.amend(Change::Take).await.unwrap();
+    house.until(|house| house.in_force().as_deref() == Some("3.2")).await;
+    house.until(|house| house.aside() == [TEXT]).await;
+}
+
+/// What a broker would start with.
+fn begun(house: &House) -> (String, String) {
+    let begun = begin(&house.store, &Ok(house.ca.notary("dc1")), &name("dc1"), MADE).unwrap();
+    (begun.edition.generation().unwrap().to_string(), begun.edition.text.to_string())
+}
+
+#[tokio::test]
+async fn a_text_that_is_the_same_but_for_who_has_the_authority_is_missed_by_nobody() {
+    // A cluster without an authority gets one; and an authority that nobody had heard of before.
+    let none = TEXT.replace("authority = \"noc1\"\n", "");
+    let taken = with_authority(&none, &name("noc1")).unwrap();
+    let other = taken.replace("authority = \"noc1\"", "authority = \"dc1\"");
+    for (me, old, is_missed) in
+        [("dc2", none.clone(), false), ("dc1", other, false), ("dc2", format!("# mine\n{none}"), true)]
+    {
+        let mut house = House::start(me, &old);
+        house.adopt(sealed(&house.ca, 2, 1, &taken), &taken, true).await.unwrap();
+        assert_eq!((house.file(), house.in_force().unwrap().as_str()), (taken.clone(), "2.1"));
+        let wanted: Vec<String> = is_missed.then(|| old.clone()).into_iter().collect();
+        assert_eq!((house.aside(), house.keeper.alarms().len()), (wanted, usize::from(is_missed)), "{old}");
+    }
+}
+
+#[tokio::test]
+async fn an_edit_by_hand_moves_no_authority() {
+    let mut house = House::start("noc1", TEXT);
+    house.write(&TEXT.replace("noc1\"", "dc1\""));
+    let (text, policy, _) = house.hand_edit().await;
+    let refusal = house.amend(Change::Hand(text, policy)).await.unwrap_err();
+    assert!(refusal.text.contains("run `muster admin authority take` at dc1"), "{}", refusal.text);
+    house.until_alarm("an edit of the file does not move").await;
+    assert_eq!(house.in_force().unwrap(), "1.1");
+    // Nor does one while the broker is down.
+    let notary = Ok(house.ca.notary("noc1"));
+    let error = begin(&house.store, &notary, &name("noc1"), MADE).unwrap_err().to_string();
+    assert!(error.contains("policy.toml: it says authority = \"dc1\", and noc1 has the authority"), "{error}");
 }

@@ -145,17 +145,26 @@ fn lists_that_repeat_themselves_are_paged_by_place() {
 fn what_is_not_there_is_named() {
     let two = policy(TWO);
     for (part, text) in [
-        (Part::Users, "unknown user `x?`"),
-        (Part::Groups, "unknown group `x?`"),
-        (Part::Acl, "no entry has exactly the destination `x?`"),
-        (Part::Hidden, "`x?` is not in the hidden list"),
-        (Part::Collectives, "unknown collective `x?`"),
-        (Part::Brokers, "unknown broker `x?`"),
+        (Part::Users, "user `x?`"),
+        (Part::Groups, "group `x?`"),
+        (Part::Acl, "entry for exactly `x?`"),
+        (Part::Hidden, "pattern in the hidden list `x?`"),
+        (Part::Collectives, "collective `x?`"),
+        (Part::Brokers, "broker `x?`"),
     ] {
         let refusal = two.show(&query(part, Some("x\n"), None, None)).unwrap_err();
-        assert_eq!((refusal.code, refusal.text), (Code::BadBody, format!("{text}; without `name` all are listed")));
+        assert_eq!((refusal.code, refusal.text), (Code::NoSuchName, format!("the policy has no {text}")));
     }
-    // A name is the name, not where names begin.
-    assert!(two.show(&query(Part::Users, Some("ali"), None, None)).is_err());
+    // A name is the name, not where names begin; what was meant is said, whatever the case.
+    for (part, name, near) in [
+        (Part::Users, "ali", None),
+        (Part::Users, "alcie", Some("alice")),
+        (Part::Users, "Alice", Some("alice")),
+        (Part::Hidden, "hostnam", Some("hostname")),
+    ] {
+        let refusal = two.show(&query(part, Some(name), None, None)).unwrap_err();
+        let meant = near.map(|near| format!("; is `{near}` meant?")).unwrap_or_default();
+        assert!(refusal.text.ends_with(&format!("`{name}`{meant}")), "{refusal}");
+    }
     assert_eq!(shown(&two, Part::Users, Some("alice")).users.len(), 1);
 }

@@ -70,6 +70,7 @@ fn ask(ask: &Ask) -> usize {
         Ask::Find { facts, module, .. } => texts(facts) + module.as_ref().map_or(0, String::len),
         Ask::Report { fact, .. } => fact.len(),
         Ask::Node { explain, .. } => explain.as_ref().map_or(0, String::len),
+        Ask::Reach { user, destination } => user.len() + destination.len(),
         Ask::Edit | Ask::Unknown => 0,
     }
 }
@@ -89,6 +90,7 @@ fn said(answer: &Answer) -> usize {
             edit.changes.changes.iter().map(|change| 4 * ENTRY + texts(&change.details)).sum::<usize>()
                 + edit.changes.rights.len() * 2 * ENTRY
         }
+        Said::Reach(_) => ENTRY,
         Said::Refused(refused) => refused.code.len() + refused.text.len(),
     }
 }
