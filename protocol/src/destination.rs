@@ -87,7 +87,7 @@ impl Destination {
     }
 
     /// The parts of the name between the dots; at least one.
-    pub fn segments(&self) -> impl Iterator<Item = &str> {
+    pub fn segments(&self) -> impl Iterator<Item = &str> + Clone {
         self.0.segments()
     }
 
@@ -143,7 +143,7 @@ impl Pattern {
     }
 
     /// The parts of the name between the dots, wildcards among them; at least one.
-    pub fn segments(&self) -> impl Iterator<Item = &str> {
+    pub fn segments(&self) -> impl Iterator<Item = &str> + Clone {
         self.0.segments()
     }
 
@@ -337,7 +337,7 @@ impl Text {
         self.whole.get(self.kind.prefix().len()..).unwrap_or_default()
     }
 
-    fn segments(&self) -> impl Iterator<Item = &str> {
+    fn segments(&self) -> impl Iterator<Item = &str> + Clone {
         self.name().split('.')
     }
 }

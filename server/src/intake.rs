@@ -42,6 +42,9 @@ const CONSUMED: &[&str] = &[
     header::BASE,
 ];
 
+/// How the names of our headers begin.
+const OURS: &str = "muster-";
+
 /// Facts that one find may show.
 pub(crate) const FACTS_MOST: usize = 64;
 
@@ -52,12 +55,14 @@ pub struct Intake {
     is_agent: bool,
     /// The document that the session sent last: what the next delta builds on.
     document: Option<(Bytes, String)>,
+    /// Where the session wrote last: whoever sends much sends it to one place.
+    last: Option<Destination>,
 }
 
 impl Intake {
     /// For a session that negotiated `version`.
     pub fn new(version: Version, is_agent: bool) -> Intake {
-        Intake { version, is_agent, document: None }
+        Intake { version, is_agent, document: None, last: None }
     }
 
     /// The input that a frame makes. `unix` is the clock in ms, for `expires`.
@@ -128,7 +133,12 @@ impl Intake {
     fn send(&mut self, frame: &Frame, receipt: Option<String>, unix: u64) -> Result<Sent, Refusal> {
         let headers = &frame.headers;
         refuse_foreign(headers)?;
-        let destination = destination(required(headers, "destination")?)?;
+        let text = required(headers, "destination")?;
+        let destination = match self.last.take().filter(|last| last.as_str() == text) {
+            Some(last) => last,
+            None => destination(text)?,
+        };
+        self.last = Some(destination.clone());
         if destination.kind() == Kind::Queue {
             return Err(Refusal::new(Code::Unsupported, format!("{destination}: queues are not there yet")));
         }
@@ -271,11 +281,12 @@ fn detached(body: &Bytes) -> Bytes {
 fn refuse_foreign(headers: &Headers) -> Result<(), Refusal> {
     for (name, _) in headers.iter() {
         // A client that trims or folds case must not take a lookalike for the stamp.
-        let plain = name.trim().to_ascii_lowercase();
-        if header::STAMPED.contains(&plain.as_str()) {
+        let plain = name.trim();
+        if header::STAMPED.iter().any(|stamp| stamp.eq_ignore_ascii_case(plain)) {
             return Err(Refusal::new(Code::ForbiddenHeader, format!("{name}: only a broker sets this header")));
         }
-        if plain.starts_with("muster-") && !CONSUMED.contains(&name) {
+        let is_ours = plain.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS));
+        if is_ours && !CONSUMED.contains(&name) {
             return Err(Refusal::new(Code::BadHeader, format!("{}: no such header in a SEND", shown(name))));
         }
     }

@@ -1,6 +1,6 @@
 //! Who is this? One path and one time for every login that fails; hashes on the blocking pool, bounded.
 //!
-//! Order of checks: token, positive cache, back-off of (address, user), a place at the hashing pool, argon2id. What the policy says beyond
+//! Order of checks: token, positive cache, back-off of (address, user), nobody else who checks the same, a place at the hashing pool, argon2id. What the policy says beyond
 //! the password (disabled, expired, network, client certificate, kind, node key) is weighed only after a hash was computed, so that no answer comes earlier than another.
 //!
 //! A passcode of the form of a token is only ever checked as a token. A wrong one costs two short hashes whoever it names, never an
@@ -8,6 +8,7 @@
 
 mod pool;
 mod tally;
+mod turns;
 
 pub use tally::Outcome;
 
@@ -28,6 +29,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tally::Tally;
+use turns::Turns;
 use tokio::sync::watch;
 
 /// How long a verified password is remembered, ms.
@@ -75,6 +77,7 @@ pub struct Logins {
     verified: Mutex<HashMap<[u8; 32], u64>>,
     failures: Mutex<HashMap<(IpAddr, String), Failure>>,
     pool: Pool,
+    turns: Turns,
     tally: Tally,
 }
 
@@ -119,6 +122,7 @@ impl Logins {
             verified: Mutex::default(),
             failures: Mutex::default(),
             pool: Pool::new(hashes, waiting),
+            turns: Turns::default(),
             tally: Tally::default(),
         }
     }
@@ -155,13 +159,18 @@ impl Logins {
         let mark = self.mark(&claim, phc.as_deref());
         // Whoever may not log in takes the slow path even with the right password: a quick answer would tell.
         let wrong = weigh(user.as_deref(), &claim, peer, now.unix);
+        let pair = (peer.ip(), claim.user.clone());
         if wrong.is_none() && self.is_verified(&mark, now.tick) {
             return self.accepted(user, claim, Outcome::Cache);
         }
-        let pair = (peer.ip(), claim.user.clone());
-        if let Some(wait) = self.must_wait(&pair, now.tick) {
-            return Err(busy(wait, "too many wrong passwords from this address for this user"));
+        self.refuse_early(&pair, now.tick)?;
+        let _turn = self.turns.take(mark).await;
+        // Somebody else may have shown the same meanwhile, and have been right or wrong.
+        let now = self.clock.now();
+        if wrong.is_none() && self.is_verified(&mark, now.tick) {
+            return self.accepted(user, claim, Outcome::Cache);
         }
+        self.refuse_early(&pair, now.tick)?;
         // By what it claims, not by what the user is: whether a user exists must not show in the time.
         let reserve = claim.node.is_none();
         self.hold(&pair, now.tick);
@@ -246,6 +255,12 @@ impl Logins {
 
     fn must_wait(&self, pair: &(IpAddr, String), now: u64) -> Option<u64> {
         lock(&self.failures).get(pair).map(|f| f.until.saturating_sub(now)).filter(|wait| *wait > 0)
+    }
+
+    /// `busy` while a pair has to wait.
+    fn refuse_early(&self, pair: &(IpAddr, String), now: u64) -> Result<(), Rejected> {
+        let wait = self.must_wait(pair, now);
+        wait.map_or(Ok(()), |wait| Err(busy(wait, "too many wrong passwords from this address for this user")))
     }
 
     /// A pair that has failed before checks one password at a time.

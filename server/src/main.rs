@@ -12,6 +12,11 @@ use muster_server::{init, passwd, policy, server};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Messages are made on one thread and freed on another, which the C library's allocator is slow at; and it keeps what a storm of
+/// logins took (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The Muster broker.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]

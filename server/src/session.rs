@@ -238,10 +238,11 @@ async fn read_frames<S: AsyncRead + AsyncWrite>(
     let clock = shared.hub.clock();
     loop {
         let mut inputs = Vec::new();
+        let unix = clock.now().unix;
         let broken = loop {
             match reader.decoder.decode(&mut reader.buffer) {
                 Ok(Some(Decoded::Frame(frame))) => {
-                    let input = intake.input(frame, clock.now().unix);
+                    let input = intake.input(frame, unix);
                     inputs.push(input);
                 }
                 Ok(Some(Decoded::HeartBeat)) => {}
@@ -305,9 +306,10 @@ async fn write_items<S: AsyncWrite>(
             None => take.await,
         }
         let mut over = false;
+        let now = clock.tick();
         for item in batch.drain(..) {
             over |= matches!(item, Item::Close(_));
-            writer.encode(item, beats, clock.tick());
+            writer.encode(item, beats, now);
         }
         writer.flush().await?;
         if over {
@@ -435,17 +437,11 @@ impl<S: AsyncWrite> Writer<S> {
 
 /// `now`, monotonic ms: of the time to start in, what is left is written.
 fn encode_message(message: &Message, subscription: &str, number: u64, version: Version, now: u64, out: &mut BytesMut) {
-    let mut encoder = Encoder::start(Command::Message, version, out)
-        .header("destination", &message.destination)
-        .header("message-id", &number.to_string())
+    let mut encoder = Encoder::resume(Command::Message, version, message.head(version), out)
+        .number("message-id", number)
         .header("subscription", subscription);
-    for (name, value) in message.headers.iter() {
-        encoder = match message.expires {
-            Some(expires) if name == header::START_WITHIN => {
-                encoder.header(name, &expires.saturating_sub(now).to_string())
-            }
-            _ => encoder.header(name, value),
-        };
+    if let Some(expires) = message.expires.filter(|_| message.headers.contains(header::START_WITHIN)) {
+        encoder = encoder.number(header::START_WITHIN, expires.saturating_sub(now));
     }
     encoder.finish(&message.body);
 }

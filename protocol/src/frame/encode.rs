@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Command, Frame, Version};
+use super::{Command, Frame, Headers, Version};
 
 /// Appends the frame to `out`, as [`Encoder`] says. `content-length` is always the encoder's own.
 pub fn encode(frame: &Frame, version: Version, out: &mut BytesMut) {
@@ -45,6 +45,17 @@ impl<'a> Encoder<'a> {
     pub fn start(command: Command, version: Version, out: &'a mut BytesMut) -> Self {
         out.extend_from_slice(command.as_str().as_bytes());
         out.put_u8(b'\n');
+        Self::behind(command, version, out)
+    }
+
+    /// Goes on with a frame whose beginning was made before, by an encoder of the same command and version that was dropped: many
+    /// frames may begin alike.
+    pub fn resume(command: Command, version: Version, beginning: &[u8], out: &'a mut BytesMut) -> Self {
+        out.extend_from_slice(beginning);
+        Self::behind(command, version, out)
+    }
+
+    fn behind(command: Command, version: Version, out: &'a mut BytesMut) -> Self {
         let escapes = match version {
             _ if command.is_handshake() => Escapes::None,
             Version::V1_0 => Escapes::None,
@@ -61,13 +72,32 @@ impl<'a> Encoder<'a> {
         self
     }
 
+    /// Adds all of these but those of that name.
+    #[must_use]
+    pub fn headers_but(mut self, headers: &Headers, but: &str) -> Self {
+        for (name, value) in headers.iter_bytes().filter(|(name, _)| *name != but.as_bytes()) {
+            self.line(name, value);
+        }
+        self
+    }
+
+    /// Adds a header whose value is a number.
+    #[must_use]
+    pub fn number(self, name: &str, value: u64) -> Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.put_u8(b':');
+        put_decimal(value, self.out);
+        self.out.put_u8(b'\n');
+        self
+    }
+
     /// Ends the headers, and the frame. `content-length` goes with every body, and with every SEND, MESSAGE and ERROR.
     pub fn finish(self, body: &[u8]) {
         use Command::{Error, Message, Send};
         self.out.reserve(body.len() + 40);
         if !body.is_empty() || matches!(self.command, Send | Message | Error) {
             self.out.extend_from_slice(b"content-length:");
-            put_decimal(body.len(), self.out);
+            put_decimal(body.len() as u64, self.out);
             self.out.put_u8(b'\n');
         }
         self.out.put_u8(b'\n');
@@ -125,7 +155,7 @@ fn split_at_special(text: &[u8]) -> Option<(&[u8], u8, &[u8])> {
 }
 
 /// `write!` would take longer than all the headers.
-fn put_decimal(mut number: usize, out: &mut BytesMut) {
+fn put_decimal(mut number: u64, out: &mut BytesMut) {
     let mut digits = [b'0'; 20];
     let mut first = digits.len();
     loop {

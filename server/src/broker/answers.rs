@@ -152,7 +152,7 @@ impl Broker {
         headers.push(header::ORIGIN, asked.key.broker.as_str());
         let body = Bytes::new();
         let message =
-            Arc::new(Message { destination: destination.to_string(), headers, body, expires: None, answer_on: None });
+            Arc::new(Message { destination: destination.to_string(), headers, body, ..Message::default() });
         let readers = self.access.granted(Right::Read, &destination);
         for row in &rows {
             let Some(to) = self.nodes.get(row).map(|node| node.session) else { continue };
@@ -235,7 +235,7 @@ impl Broker {
             return;
         };
         let destination = queue.to_string();
-        let message = Arc::new(Message { destination, headers, body, expires: None, answer_on: None });
+        let message = Arc::new(Message { destination, headers, body, ..Message::default() });
         self.hand(owner, &message, Permit::ReplyQueue { subscription: &subscription }, now);
     }
 
@@ -320,8 +320,7 @@ impl Broker {
                 destination: destination.to_string(),
                 headers,
                 body: json_bytes(&body),
-                expires: None,
-                answer_on: None,
+                ..Message::default()
             };
             let permit = Permit::Topic { destination, readers: &readers };
             self.hand(to, &Arc::new(message), permit, now);

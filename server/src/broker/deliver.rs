@@ -6,7 +6,7 @@ use super::Broker;
 use super::access::{Right, User};
 use super::event::{Now, Purpose, Sent, SessionId, Target, Terms};
 use super::nodes::Generation;
-use super::outbox::Message;
+use super::outbox::{Heads, Message};
 use super::record::{Body, Record, Relayed, Rule, Verdict};
 use super::requests::{Asked, Begun, Held, Key};
 use super::sessions::{Delivery, Permit};
@@ -394,7 +394,8 @@ impl Broker {
         }
         let expires = within.map(|within| now.tick.saturating_add(within));
         let answer_on = sent.reply_to.as_ref().filter(|_| terms.is_none()).cloned().map(Arc::new);
-        Message { destination: sent.destination.to_string(), headers, body: sent.body.clone(), expires, answer_on }
+        let (destination, body) = (sent.destination.to_string(), sent.body.clone());
+        Message { destination, headers, body, expires, answer_on, heads: Heads::default() }
     }
 }
 

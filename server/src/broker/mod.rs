@@ -22,6 +22,7 @@ pub mod note;
 pub mod outbox;
 pub mod outcomes;
 mod oversight;
+pub mod patterns;
 mod presence;
 mod queries;
 pub mod queues;
@@ -68,6 +69,9 @@ use witness::Witness;
 
 /// Where the broker gets unguessable bits from: 64 at a time.
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
+
+/// What a lane may spend in one turn: many small inputs, or one that is larger.
+const TURN: usize = 32;
 
 /// How much one event may cost before the broker lets others in; a delivery costs one.
 const BUDGET: usize = 512;
@@ -261,6 +265,7 @@ impl Broker {
         self.work(now, random);
         self.keep_mesh(now);
         self.keep_policy(now);
+        self.sessions.wake();
     }
 
     /// When to call [`Broker::handle`] with `Wake`, monotonic ms: `now` while work is left.
@@ -366,36 +371,52 @@ impl Broker {
         })
     }
 
-    /// Lanes take turns, one piece of work or one slice of a fan-out each, until the budget is spent.
+    /// Lanes take turns, so much work or one slice of a fan-out each, until the budget is spent.
     fn work(&mut self, now: Now, random: Random<'_>) {
         let mut budget = BUDGET;
         while budget > 0 {
             let Some(id) = self.turns.pop_front() else { return };
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            let (cost, fanout) = if let Some(fanout) = lane.fanout.take() {
-                self.deliver_slice(fanout, now)
-            } else if let Some(work) = lane.work.pop_front() {
-                match work {
-                    Work::Input(input) => {
-                        lane.count_input();
-                        self.input(&id, input, now, random)
-                    }
-                    Work::Order(order) => self.order(*order, now),
-                    Work::List(listing) => (self.list_on(listing, now), None),
-                    Work::Deliver(key) => (1, self.release(key, now)),
+            let mut turn = TURN.min(budget);
+            budget -= turn;
+            while turn > 0 {
+                if self.lanes.get(&id).is_none_or(Lane::is_empty) {
+                    break;
                 }
-            } else {
-                (0, None)
-            };
-            budget = budget.saturating_sub(cost.max(1));
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            lane.fanout = fanout;
-            if lane.fanout.is_none() && lane.work.is_empty() {
+                let cost = self.step(&id, now, random).max(1);
+                budget = budget.saturating_sub(cost.saturating_sub(turn));
+                turn = turn.saturating_sub(cost);
+            }
+            budget += turn;
+            if self.lanes.get(&id).is_some_and(Lane::is_empty) {
                 self.lanes.remove(&id);
-            } else {
+            } else if self.lanes.contains_key(&id) {
                 self.turns.push_back(id);
             }
         }
+    }
+
+    /// One slice, input or order of a lane: what it cost.
+    fn step(&mut self, id: &LaneId, now: Now, random: Random<'_>) -> usize {
+        let Some(lane) = self.lanes.get_mut(id) else { return 0 };
+        let (cost, fanout) = if let Some(fanout) = lane.fanout.take() {
+            self.deliver_slice(fanout, now)
+        } else if let Some(work) = lane.work.pop_front() {
+            match work {
+                Work::Input(input) => {
+                    lane.count_input();
+                    self.input(id, input, now, random)
+                }
+                Work::Order(order) => self.order(*order, now),
+                Work::List(listing) => (self.list_on(listing, now), None),
+                Work::Deliver(key) => (1, self.release(key, now)),
+            }
+        } else {
+            (0, None)
+        };
+        if let Some(lane) = self.lanes.get_mut(id) {
+            lane.fanout = fanout;
+        }
+        cost
     }
 
     /// One input of one session: what it cost, and the fan-out that it began.
@@ -433,7 +454,7 @@ impl Broker {
     }
 
     fn push(&mut self, id: SessionId, item: Item, now: Now) {
-        if self.sessions.get(id).is_some_and(|session| session.outbox().push(item, now.tick).is_err()) {
+        if self.sessions.push(id, item, now.tick).is_err() {
             self.close_slow(id, now);
         }
     }
@@ -509,6 +530,10 @@ impl Broker {
 }
 
 impl Lane {
+    fn is_empty(&self) -> bool {
+        self.fanout.is_none() && self.work.is_empty()
+    }
+
     /// An input is taken: its batch is dealt with when the last one is.
     fn count_input(&mut self) {
         if let Some((left, _)) = self.tickets.front_mut() {

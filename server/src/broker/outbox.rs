@@ -3,17 +3,18 @@
 //! The broker holds [`Outbox`], the session that writes to the socket holds [`OutboxReader`]. A full outbox first drops what has
 //! expired; if that does not help, the push fails and the broker closes the session as a slow consumer.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use muster_protocol::destination::Destination;
 use muster_protocol::error::Refusal;
-use muster_protocol::frame::Headers;
+use muster_protocol::frame::{Command, Encoder, Headers, Version};
+use muster_protocol::message::header;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// A message as it goes to any number of sessions: never copied, only counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Message {
     /// The `destination` header.
     pub destination: String,
@@ -25,6 +26,25 @@ pub struct Message {
     pub expires: Option<u64>,
     /// The reply queue that whoever gets it may write to; none for a request, where only a node that was asked may.
     pub answer_on: Option<Arc<Destination>>,
+    /// What all who get it in one version of STOMP are written, made by the first of them: see [`Message::head`].
+    pub heads: Heads,
+}
+
+/// The beginning of a MESSAGE frame, by version.
+#[derive(Debug, Default)]
+pub struct Heads([OnceLock<Bytes>; 3]);
+
+impl Message {
+    /// The frame's beginning without what differs between receivers: subscription, number, the time that is left to start in.
+    pub fn head(&self, version: Version) -> &Bytes {
+        self.heads.0[version as usize].get_or_init(|| {
+            let mut out = BytesMut::with_capacity(64 + self.destination.len() + self.headers.wire_len());
+            let encoder = Encoder::start(Command::Message, version, &mut out).header("destination", &self.destination);
+            let apart = if self.expires.is_some() { header::START_WITHIN } else { "" };
+            drop(encoder.headers_but(&self.headers, apart));
+            out.freeze()
+        })
+    }
 }
 
 /// What a session is to write.
@@ -126,8 +146,9 @@ pub fn counted(limit: usize, expired: &Expired) -> (Outbox, OutboxReader) {
 }
 
 impl Outbox {
-    /// Adds an item; never waits. `now` is monotonic ms.
-    pub fn push(&self, item: Item, now: u64) -> Result<(), Full> {
+    /// Adds an item; never waits. `now` is monotonic ms. Whoever is to be woken for it goes to `awake`: one wake-up, and one write
+    /// to the socket, is enough for all that one event puts here.
+    pub fn push(&self, item: Item, now: u64, awake: &mut Vec<Waker>) -> Result<(), Full> {
         let mut ring = lock(&self.0);
         if ring.closed {
             return Ok(());
@@ -142,7 +163,7 @@ impl Outbox {
         }
         ring.bytes += weight;
         ring.items.push_back(item);
-        wake(ring);
+        awake.extend(ring.waker.take());
         Ok(())
     }
 
@@ -158,7 +179,11 @@ impl Outbox {
         }
         ring.items.push_back(Item::Close(refusal));
         ring.closed = true;
-        wake(ring);
+        let waker = ring.waker.take();
+        drop(ring);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Bytes that wait.
@@ -225,14 +250,6 @@ fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
     ring.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wake(mut ring: MutexGuard<'_, Ring>) {
-    let waker = ring.waker.take();
-    drop(ring);
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -249,7 +266,7 @@ pub(super) mod tests {
     fn message(bytes: usize, expires: Option<u64>) -> Item {
         let body = Bytes::from(vec![b'x'; bytes]);
         let message =
-            Message { destination: "/topic/a".into(), headers: Headers::new(), body, expires, answer_on: None };
+            Message { destination: "/topic/a".into(), body, expires, ..Message::default() };
         Item::Message { message: Arc::new(message), subscription: "1".into(), number: 1 }
     }
 
@@ -257,14 +274,14 @@ pub(super) mod tests {
     fn a_full_outbox_drops_the_expired_first_and_then_refuses() {
         let expired = Expired::default();
         let (outbox, reader) = counted(3000, &expired);
-        assert_eq!(outbox.push(message(1000, Some(5)), 0), Ok(()));
-        assert_eq!(outbox.push(message(1000, None), 0), Ok(()));
-        assert_eq!(outbox.push(message(1000, None), 1), Err(Full));
-        assert_eq!(outbox.push(message(1000, None), 6), Ok(()), "the first had expired");
-        assert_eq!(outbox.push(message(1000, None), 6), Err(Full));
+        assert_eq!(outbox.push(message(1000, Some(5)), 0, &mut Vec::new()), Ok(()));
+        assert_eq!(outbox.push(message(1000, None), 0, &mut Vec::new()), Ok(()));
+        assert_eq!(outbox.push(message(1000, None), 1, &mut Vec::new()), Err(Full));
+        assert_eq!(outbox.push(message(1000, None), 6, &mut Vec::new()), Ok(()), "the first had expired");
+        assert_eq!(outbox.push(message(1000, None), 6, &mut Vec::new()), Err(Full));
         assert_eq!(drain(&reader, 6).len(), 2);
         assert_eq!((outbox.backlog(), outbox.dropped()), (0, 1));
-        assert_eq!(outbox.push(message(1000, Some(8)), 7), Ok(()));
+        assert_eq!(outbox.push(message(1000, Some(8)), 7, &mut Vec::new()), Ok(()));
         assert!(drain(&reader, 9).is_empty(), "it has expired while it waited");
         assert_eq!((outbox.dropped(), expired.count()), (2, 2));
     }
@@ -272,18 +289,18 @@ pub(super) mod tests {
     #[test]
     fn one_message_larger_than_the_limit_still_passes() {
         let (outbox, reader) = outbox(10);
-        assert_eq!(outbox.push(message(1000, None), 0), Ok(()));
-        assert_eq!(outbox.push(message(1, None), 0), Err(Full));
+        assert_eq!(outbox.push(message(1000, None), 0, &mut Vec::new()), Ok(()));
+        assert_eq!(outbox.push(message(1, None), 0, &mut Vec::new()), Err(Full));
         assert_eq!(drain(&reader, 0).len(), 1);
     }
 
     #[test]
     fn closing_is_the_last_word_and_said_once() {
         let (outbox, reader) = outbox(1000);
-        outbox.push(Item::Receipt("r".into()), 0).expect("room");
+        outbox.push(Item::Receipt("r".into()), 0, &mut Vec::new()).expect("room");
         outbox.close(Some(Refusal::new(Code::Denied, "no")), false);
         outbox.close(None, true);
-        outbox.push(Item::Receipt("late".into()), 0).expect("ignored");
+        outbox.push(Item::Receipt("late".into()), 0, &mut Vec::new()).expect("ignored");
         let items = drain(&reader, 0);
         assert!(matches!(&items[..], [Item::Receipt(_), Item::Close(Some(refusal))] if refusal.code == Code::Denied));
     }

@@ -53,8 +53,7 @@ impl Broker {
             row = Some(self.nodes.connect(hello, session, &user, now));
         }
         let collective = row.is_some().then(|| user.collective.clone());
-        // A fresh outbox has room for its first item.
-        let _ = outbox.push(Item::Connected { user: user.name.clone(), collective }, now.tick);
+        let connected = Item::Connected { user: user.name.clone(), collective };
         self.note(
             Note::new(Weight::Info, "session opened")
                 .with("session", session.0)
@@ -68,6 +67,7 @@ impl Broker {
         opened.row = row;
         opened.token_made = token_made;
         self.sessions.insert(session, opened);
+        self.push(session, connected, now);
         self.note_expiry(session, now);
     }
 

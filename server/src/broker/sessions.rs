@@ -7,6 +7,7 @@ use muster_protocol::destination::{Destination, Pattern};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::task::Waker;
 
 /// A connected user.
 #[derive(Debug)]
@@ -110,6 +111,8 @@ pub struct Sessions {
     /// How many of each kind.
     kinds: [usize; Kind::ALL.len()],
     delivered: u64,
+    /// Writers that have something to do since the last [`Sessions::wake`].
+    awake: Vec<Waker>,
 }
 
 impl Session {
@@ -196,6 +199,19 @@ impl Sessions {
         self.delivered
     }
 
+    /// What is no message: a receipt, the answer to the login. An error: the session does not read, and must be closed.
+    pub fn push(&mut self, to: SessionId, item: Item, now: u64) -> Result<(), Full> {
+        match self.open.get(&to) {
+            Some(session) => session.outbox.push(item, now, &mut self.awake),
+            None => Ok(()),
+        }
+    }
+
+    /// Wakes those that something was put out for: once for each event, however much it put out.
+    pub fn wake(&mut self) {
+        self.awake.drain(..).for_each(Waker::wake);
+    }
+
     /// The one function that delivers a message: nothing reaches a session but through the check in here.
     pub fn deliver(&mut self, to: SessionId, message: &Arc<Message>, permit: Permit<'_>, now: u64) -> Delivery {
         let Some(session) = self.open.get_mut(&to) else { return Delivery::NotWanted };
@@ -215,7 +231,7 @@ impl Sessions {
         // Counted for each session by itself: a number of all deliveries would tell everybody how much goes on.
         session.delivered += 1;
         let number = session.delivered;
-        match session.outbox.push(Item::Message { message: message.clone(), subscription, number }, now) {
+        match session.outbox.push(Item::Message { message: message.clone(), subscription, number }, now, &mut self.awake) {
             Ok(()) => {
                 if let Some(queue) = &message.answer_on {
                     session.heard.insert(queue);

@@ -1,19 +1,18 @@
 //! Who wants a topic? Patterns, and the sessions that subscribed to each.
 //!
-//! Fifty thousand agents share one pattern, so the table is keyed by pattern: a message is matched against each distinct pattern
-//! once, not against each subscriber.
+//! Fifty thousand agents share one pattern, so the table is keyed by pattern: what a message is matched against are patterns, not
+//! subscribers.
 
 use super::event::SessionId;
+use super::patterns::PatternMap;
 use muster_protocol::destination::{Destination, Pattern};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// All topic subscriptions of this broker.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    /// Patterns without wildcards, by their text: found by hash.
-    exact: HashMap<String, BTreeSet<SessionId>>,
-    /// Patterns with wildcards: each is tried.
-    wild: HashMap<String, (Pattern, BTreeSet<SessionId>)>,
+    sessions: PatternMap<BTreeSet<SessionId>>,
+    patterns: BTreeSet<Pattern>,
     /// The set of patterns is another one than at the last look.
     changed: bool,
 }
@@ -21,33 +20,25 @@ pub struct Subscriptions {
 impl Subscriptions {
     /// Notes that `session` wants what `pattern` matches.
     pub fn add(&mut self, session: SessionId, pattern: &Pattern) {
-        let text = pattern.to_string();
-        let before = self.len();
-        if pattern.is_concrete() {
-            self.exact.entry(text).or_default().insert(session);
-        } else {
-            self.wild.entry(text).or_insert_with(|| (pattern.clone(), BTreeSet::new())).1.insert(session);
+        self.sessions.entry(pattern).insert(session);
+        if !self.patterns.contains(pattern) {
+            self.patterns.insert(pattern.clone());
+            self.changed = true;
         }
-        self.changed |= self.len() != before;
     }
 
     /// Takes it back. The caller makes sure that the session has no second subscription to the same pattern.
     pub fn remove(&mut self, session: SessionId, pattern: &Pattern) {
-        let (text, before) = (pattern.to_string(), self.len());
-        if pattern.is_concrete() {
-            if let Some(sessions) = self.exact.get_mut(&text) {
-                sessions.remove(&session);
-                if sessions.is_empty() {
-                    self.exact.remove(&text);
-                }
-            }
-        } else if let Some((_, sessions)) = self.wild.get_mut(&text) {
+        let mut gone = false;
+        self.sessions.shrink(pattern, |sessions| {
             sessions.remove(&session);
-            if sessions.is_empty() {
-                self.wild.remove(&text);
-            }
+            gone = sessions.is_empty();
+            gone
+        });
+        if gone {
+            self.patterns.remove(pattern);
+            self.changed = true;
         }
-        self.changed |= self.len() != before;
     }
 
     /// Whether the set of patterns has changed since the last call.
@@ -57,27 +48,27 @@ impl Subscriptions {
 
     /// All patterns.
     pub fn patterns(&self) -> BTreeSet<String> {
-        self.exact.keys().chain(self.wild.keys()).cloned().collect()
+        self.patterns.iter().map(ToString::to_string).collect()
     }
 
     /// The sessions with at least one matching subscription, each once, in order.
     pub fn of(&self, destination: &Destination) -> Vec<SessionId> {
-        let exact = self.exact.get(&destination.to_string());
-        let wild = self.wild.values().filter(|(pattern, _)| pattern.matches(destination)).map(|(_, sessions)| sessions);
-        let mut found: Vec<SessionId> = exact.into_iter().chain(wild).flatten().copied().collect();
-        found.sort_unstable();
-        found.dedup();
+        let mut found: Vec<SessionId> = Vec::new();
+        let mut patterns = 0;
+        self.sessions.each(destination, |sessions| {
+            found.extend(sessions);
+            patterns += 1;
+        });
+        if patterns > 1 {
+            found.sort_unstable();
+            found.dedup();
+        }
         found
-    }
-
-    /// Distinct patterns.
-    pub fn len(&self) -> usize {
-        self.exact.len() + self.wild.len()
     }
 
     /// Whether nobody subscribes to anything.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.patterns.is_empty()
     }
 }
 

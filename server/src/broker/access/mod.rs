@@ -29,6 +29,7 @@ pub use peer::{Certificate, Names, Peer};
 pub use user::{Kind, PasswordHash, User};
 pub(crate) use values::{check_name, shorten};
 
+use super::patterns::PatternMap;
 use muster_protocol::destination::{Destination, Pattern, covered};
 use muster_protocol::dial::Address;
 use muster_protocol::facts::{Path, PathPattern};
@@ -105,6 +106,8 @@ pub struct Policy {
     users: BTreeMap<String, Arc<User>>,
     groups: Vec<Group>,
     entries: Vec<Entry>,
+    /// The same by what they match: whom all entries for one pattern grant each right.
+    grants: PatternMap<[GroupSet; Right::ALL.len()]>,
     display: Vec<Path>,
     asserted: BTreeSet<String>,
     trust_reported: bool,
@@ -168,16 +171,16 @@ impl Policy {
     /// `user.groups.intersects(&granted)` for each receiver.
     pub fn granted(&self, right: Right, destination: &Destination) -> GroupSet {
         let mut granted = GroupSet::EMPTY;
-        for entry in self.entries.iter().filter(|entry| entry.destination.matches(destination)) {
-            granted.extend(&entry.grant(right).groups);
-        }
+        self.grants.each(destination, |grants| granted.extend(&grants[right as usize]));
         granted
     }
 
     /// Whether a user (of this policy) has a right at a destination. Reply queues are not the policy's business: it
     /// grants nothing there, and whoever owns or was given one needs no entry.
     pub fn allows(&self, user: &User, right: Right, destination: &Destination) -> bool {
-        self.entries.iter().any(|entry| entry.grants(user, right) && entry.destination.matches(destination))
+        let mut allows = false;
+        self.grants.each(destination, |grants| allows |= grants[right as usize].intersects(&user.groups));
+        allows
     }
 
     /// Whether a user may subscribe to a pattern: their read entries together contain everything that it can match.

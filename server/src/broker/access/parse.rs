@@ -2,12 +2,12 @@
 
 use super::document::{AclTable, BrokerTable, CollectiveTable, Document, GroupTable, Text, UserTable};
 use super::error::{PolicyError, place, toml_cure};
-use super::groups::MAX_GROUPS;
+use super::groups::{GroupSet, MAX_GROUPS};
 use super::hidden::{HIDDEN_BY_DEFAULT, Hidden};
 use super::limits::{Limit, Limits, MAX_LIMIT};
 use super::user::{Kind, User};
 use super::values::{self, Fault, fault, shorten};
-use super::{BrokerEntry, Collective, Entry, Grant, Group, Policy};
+use super::{BrokerEntry, Collective, Entry, Grant, Group, PatternMap, Policy, Right};
 use muster_protocol::dial::{DEFAULT_PORT, LINK_PORT};
 use muster_protocol::facts::{Facts, PathPattern};
 use muster_protocol::filter::shorthand;
@@ -31,6 +31,18 @@ const MAX_FACTS: usize = 16 * 1024;
 pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     let newlines = text.bytes().enumerate().filter_map(|(at, byte)| (byte == b'\n').then_some(at)).collect();
     Reader { text, newlines }.policy()
+}
+
+/// Whom all entries for a pattern grant each right, found by what they match.
+fn by_pattern(entries: &[Entry]) -> PatternMap<[GroupSet; Right::ALL.len()]> {
+    let mut grants: PatternMap<[GroupSet; Right::ALL.len()]> = PatternMap::default();
+    for entry in entries {
+        let known = grants.entry(&entry.destination);
+        for right in Right::ALL {
+            known[right as usize].extend(&entry.grant(right).groups);
+        }
+    }
+    grants
 }
 
 struct Reader<'t> {
@@ -80,6 +92,7 @@ impl Reader<'_> {
             collectives: known.collectives,
             users,
             groups: known.groups,
+            grants: by_pattern(&entries),
             entries,
             display,
             asserted: known.asserted,

@@ -39,7 +39,7 @@ impl Mesh {
     /// pass, and what there is no way to, is named.
     pub fn audience(&self, destination: Option<&Destination>, asked: Asked<'_>, now: u64) -> Audience {
         let mut audience = Audience::default();
-        let text = destination.map(ToString::to_string);
+        let text = destination.map(Destination::as_str);
         for broker in &self.list {
             let record = self.topology.get(broker);
             let instance = record.map_or(0, |record| record.instance);
@@ -65,7 +65,7 @@ impl Mesh {
                 let text =
                     if heard { "there is no way to it now" } else { "it was not heard of since this broker started" };
                 audience.without.push(missing(Why::Unreachable, text));
-            } else if text.as_ref().is_some_and(|to| !self.routes.lets_pass(broker, to)) {
+            } else if text.is_some_and(|to| !self.routes.lets_pass(broker, to)) {
                 let text = "a link on the way does not let this destination pass";
                 audience.without.push(missing(Why::Filtered, text));
             } else {
