@@ -29,8 +29,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tally::Tally;
-use turns::Turns;
 use tokio::sync::watch;
+use turns::Turns;
 
 /// How long a verified password is remembered, ms.
 const CACHE_FOR: u64 = 600_000;

@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn decimals() {
-        for number in [0, 9, 10, 1_048_576, usize::MAX] {
+        for number in [0, 9, 10, 1_048_576, u64::MAX] {
             let mut out = BytesMut::new();
             put_decimal(number, &mut out);
             assert_eq!(out, number.to_string());

@@ -151,8 +151,7 @@ impl Broker {
         headers.push(header::CALLER, &asked.user);
         headers.push(header::ORIGIN, asked.key.broker.as_str());
         let body = Bytes::new();
-        let message =
-            Arc::new(Message { destination: destination.to_string(), headers, body, ..Message::default() });
+        let message = Arc::new(Message { destination: destination.to_string(), headers, body, ..Message::default() });
         let readers = self.access.granted(Right::Read, &destination);
         for row in &rows {
             let Some(to) = self.nodes.get(row).map(|node| node.session) else { continue };

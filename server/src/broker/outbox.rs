@@ -265,8 +265,7 @@ pub(super) mod tests {
 
     fn message(bytes: usize, expires: Option<u64>) -> Item {
         let body = Bytes::from(vec![b'x'; bytes]);
-        let message =
-            Message { destination: "/topic/a".into(), body, expires, ..Message::default() };
+        let message = Message { destination: "/topic/a".into(), body, expires, ..Message::default() };
         Item::Message { message: Arc::new(message), subscription: "1".into(), number: 1 }
     }
 

@@ -121,16 +121,16 @@ impl<T> Node<T> {
     }
 
     /// As `shrink`; a type of iterator of its own would be made for each depth.
-    fn shrink_on<'p>(&mut self, mut segments: impl Iterator<Item = &'p str>, change: impl FnOnce(&mut T) -> bool) -> bool {
+    fn shrink_on<'p>(
+        &mut self,
+        mut segments: impl Iterator<Item = &'p str>,
+        change: impl FnOnce(&mut T) -> bool,
+    ) -> bool {
         let segments: &mut dyn Iterator<Item = &'p str> = &mut segments;
         self.shrink(segments, change)
     }
 
-    fn each<'a, 'n>(
-        &'a self,
-        segments: &mut (impl Iterator<Item = &'n str> + Clone),
-        found: &mut impl FnMut(&'a T),
-    ) {
+    fn each<'a, 'n>(&'a self, segments: &mut (impl Iterator<Item = &'n str> + Clone), found: &mut impl FnMut(&'a T)) {
         if let Some(value) = &self.rest {
             found(value);
         }

@@ -231,7 +231,11 @@ impl Sessions {
         // Counted for each session by itself: a number of all deliveries would tell everybody how much goes on.
         session.delivered += 1;
         let number = session.delivered;
-        match session.outbox.push(Item::Message { message: message.clone(), subscription, number }, now, &mut self.awake) {
+        match session.outbox.push(
+            Item::Message { message: message.clone(), subscription, number },
+            now,
+            &mut self.awake,
+        ) {
             Ok(()) => {
                 if let Some(queue) = &message.answer_on {
                     session.heard.insert(queue);

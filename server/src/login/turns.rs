@@ -8,9 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Mutex as Queue, OwnedMutexGuard};
 
-/// Who checks what, by the mark of user and password.
+/// Who checks what.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turns(Arc<Mutex<HashMap<[u8; 32], Arc<Queue<()>>>>>);
+pub(super) struct Turns(Arc<Mutex<Queues>>);
+
+/// By the mark of user and password.
+type Queues = HashMap<[u8; 32], Arc<Queue<()>>>;
 
 /// The right to check one password; dropping it lets the next one in.
 #[derive(Debug)]

@@ -222,6 +222,7 @@ pub(crate) fn kind(what: &str, error: &SessionError) -> String {
         SessionError::LoginTimeout(_) => "no answer in time",
         SessionError::Io(_) => "broken",
         SessionError::Frame(_) => "not STOMP",
+        SessionError::Certificate(_) => "certificate",
     };
     format!("{what}: {why}")
 }

@@ -54,7 +54,7 @@ impl Wire {
 
 /// As an agent verifies brokers. Sessions are not resumed: agents have no tickets of each other, and shared ones would be.
 pub(crate) fn client_config(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = ClientConfig::clone(&*tls::client_config(ca)?);
+    let mut config = ClientConfig::clone(&*tls::client_config(ca, None)?);
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
