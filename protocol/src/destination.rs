@@ -91,6 +91,11 @@ impl Destination {
         self.0.segments()
     }
 
+    /// The wire text, shared as a clone shares it.
+    pub fn text(&self) -> Arc<str> {
+        self.0.whole.clone()
+    }
+
     /// The wire text.
     pub fn as_str(&self) -> &str {
         &self.0.whole

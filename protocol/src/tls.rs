@@ -3,6 +3,7 @@
 //! rustls with aws-lc-rs: TLS 1.3, and 1.2 for clients that have nothing newer. Names are always verified. Clients may show a
 //! certificate where a broker asks for one. Between brokers both sides show one, and there is nothing but TLS 1.3.
 
+use rustls::CipherSuite;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -242,7 +243,11 @@ pub fn valid_until(certificate: &Path) -> Result<i64, TlsError> {
 
 /// The cryptography of all connections and signatures.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // As strong as the key exchange before it, and processors have instructions for its hash, as they have none for SHA-384: a
+    // twentieth of what a broker does for a login is saved. A peer that offers it last gets what it wants.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 /// The CA certificates of a file.

@@ -201,9 +201,12 @@ pub struct Limits {
     /// Subscriptions of one session, reply queues included.
     #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
     pub subscriptions: usize,
-    /// Bytes that wait for one session to read them.
+    /// Bytes that wait for one agent to read them.
     #[serde(deserialize_with = "values::size::<_, { 64 * KIB }, { 1024 * MIB }>")]
     pub outbox: usize,
+    /// Bytes that wait for any other session to read them.
+    #[serde(deserialize_with = "values::size::<_, { 64 * KIB }, { 1024 * MIB }>")]
+    pub caller_outbox: usize,
     /// Bytes that wait for one link to send them.
     #[serde(deserialize_with = "values::size::<_, { 64 * KIB }, { 1024 * MIB }>")]
     pub link_outbox: usize,
@@ -241,6 +244,7 @@ impl Default for Limits {
             sessions_per_user: 0,
             subscriptions: 1000,
             outbox: 8 * 1024 * 1024,
+            caller_outbox: 64 * 1024 * 1024,
             link_outbox: 16 * 1024 * 1024,
             in_flight: 64,
             logins: 0,
@@ -435,6 +439,7 @@ impl Config {
         }
         for (key, outbox, cure) in [
             ("outbox", limits.outbox, "raise outbox or lower max-frame"),
+            ("caller-outbox", limits.caller_outbox, "raise caller-outbox or lower max-frame"),
             ("link-outbox", limits.link_outbox, "raise link-outbox or lower max-frame"),
         ] {
             if outbox < limits.max_frame {

@@ -261,6 +261,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         logins,
         limits: frames,
         outbox: limits.outbox,
+        caller_outbox: limits.caller_outbox,
         expired: Expired::default(),
     });
     let gate = Gate::new(Caps {

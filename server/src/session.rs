@@ -46,55 +46,33 @@ pub struct Shared {
     pub logins: Logins,
     /// Frame limits after the login.
     pub limits: Limits,
-    /// Bytes of an outbox.
+    /// Bytes of an agent's outbox.
     pub outbox: usize,
+    /// Bytes of the outbox of anybody else: the answers of all nodes may come to it at once.
+    pub caller_outbox: usize,
     /// What outboxes have dropped.
     pub expired: Expired,
 }
 
 /// Runs a connection whose TLS is done. `deadline` is for the login; `admitted` is dropped when that is over.
-pub async fn run<S, P>(stream: S, id: SessionId, peer: Peer, shared: Arc<Shared>, deadline: Instant, admitted: P)
-where
+///
+/// Its task lives as long as the connection, and a task keeps the room of its largest moment: what is over soon has a box of its own.
+pub async fn run<S, P>(
+    stream: Halves<S>,
+    id: SessionId,
+    peer: Peer,
+    shared: Arc<Shared>,
+    deadline: Instant,
+    admitted: P,
+) where
     S: AsyncRead + AsyncWrite + Send + 'static,
     P: Send,
 {
-    let (read, write) = io::split(stream);
-    let mut reader = Reader { read, buffer: BytesMut::new(), decoder: Decoder::new(Limits::PRE_AUTH) };
-    let mut writer = Writer {
-        write,
-        version: Version::V1_0,
-        out: BytesMut::new(),
-        broker: shared.name.clone(),
-        session: id,
-        token: None,
-    };
-    let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, &peer, &shared)).await;
-    // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
-    let (accepted, beats) = match login {
-        Ok(Ok(login)) => {
-            drop(admitted);
-            login
-        }
-        Ok(Err(LoginEnd::Silent)) => return,
-        Ok(Err(LoginEnd::Rejected(version, rejected))) => {
-            tracing::warn!(target: "muster::login", peer = %peer.ip(), code = %rejected.refusal.code, reason = rejected.reason, "login refused");
-            writer.version = version;
-            writer.last_word(&rejected.refusal, rejected.retry_after).await;
-            return linger(reader, writer).await;
-        }
-        Err(_) => {
-            tracing::warn!(target: "muster::login", peer = %peer.ip(), code = %Code::AuthTimeout, reason = "no login in time", "login refused");
-            shared.logins.note(Outcome::Timeout);
-            writer.last_word(&Refusal::new(Code::AuthTimeout, "no login in time"), None).await;
-            return linger(reader, writer).await;
-        }
-    };
-    writer.version = accepted.version;
-    writer.token = accepted.token;
+    let Some(session) = Box::pin(begin(stream, id, peer, &shared, deadline, admitted)).await else { return };
+    let Session { mut reader, mut writer, items, beats, mut intake } = session;
     let clock = shared.hub.clock();
-    let mut intake = Intake::new(accepted.version, accepted.is_agent);
     {
-        let write = write_items(&mut writer, &accepted.items, &beats, clock);
+        let write = write_items(&mut writer, &items, &beats, clock);
         tokio::pin!(write);
         let read = read_frames(&mut reader, &mut intake, id, &shared, beats.expect);
         // `Ok`: the reader ended and the writer goes on. `Err`: the broker's last word is out, or the connection broke.
@@ -113,7 +91,67 @@ where
             let _ = timeout(LINGER, &mut write).await;
         }
     }
+    Box::pin(linger(reader, writer)).await;
+}
+
+/// A connection's stream, as reader and writer take it.
+pub type Halves<S> = (ReadHalf<S>, WriteHalf<S>);
+
+/// A connection that has logged in.
+struct Session<S> {
+    reader: Reader<S>,
+    writer: Writer<S>,
+    items: OutboxReader,
+    beats: Beats,
+    intake: Intake,
+}
+
+/// The login. `None`: there is no session, and whoever was there has been told why.
+async fn begin<S, P>(
+    (read, write): Halves<S>,
+    id: SessionId,
+    peer: Peer,
+    shared: &Arc<Shared>,
+    deadline: Instant,
+    admitted: P,
+) -> Option<Session<S>>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+    P: Send,
+{
+    let mut reader = Reader { read, buffer: BytesMut::new(), decoder: Decoder::new(Limits::PRE_AUTH) };
+    let mut writer = Writer {
+        write,
+        version: Version::V1_0,
+        out: BytesMut::new(),
+        broker: shared.name.clone(),
+        session: id,
+        token: None,
+    };
+    let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, &peer, shared)).await;
+    // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
+    match login {
+        Ok(Ok((accepted, beats))) => {
+            drop(admitted);
+            writer.version = accepted.version;
+            writer.token = accepted.token;
+            let intake = Intake::new(accepted.version, accepted.is_agent);
+            return Some(Session { reader, writer, items: accepted.items, beats, intake });
+        }
+        Ok(Err(LoginEnd::Silent)) => return None,
+        Ok(Err(LoginEnd::Rejected(version, rejected))) => {
+            tracing::warn!(target: "muster::login", peer = %peer.ip(), code = %rejected.refusal.code, reason = rejected.reason, "login refused");
+            writer.version = version;
+            writer.last_word(&rejected.refusal, rejected.retry_after).await;
+        }
+        Err(_) => {
+            tracing::warn!(target: "muster::login", peer = %peer.ip(), code = %Code::AuthTimeout, reason = "no login in time", "login refused");
+            shared.logins.note(Outcome::Timeout);
+            writer.last_word(&Refusal::new(Code::AuthTimeout, "no login in time"), None).await;
+        }
+    }
     linger(reader, writer).await;
+    None
 }
 
 struct Accepted {
@@ -187,7 +225,8 @@ async fn log_in<S: AsyncRead + AsyncWrite>(
     // Nothing of the second frame was parsed yet, so version and limits hold from here.
     reader.decoder.set_version(version);
     reader.decoder.set_limits(shared.limits);
-    let (outbox, items) = counted(shared.outbox, &shared.expired);
+    let room = if accepted.node.is_some() { shared.outbox } else { shared.caller_outbox };
+    let (outbox, items) = counted(room, &shared.expired);
     let opened = Opened {
         session: id,
         user: accepted.user.name.to_string(),
@@ -296,10 +335,18 @@ async fn write_items<S: AsyncWrite>(
 ) -> io::Result<()> {
     let mut batch = Vec::new();
     loop {
-        let take = poll_fn(|context| items.poll_take(context, clock.tick(), WRITE, &mut batch));
+        let out = &mut writer.out;
+        let take = poll_fn(|context| {
+            let taken = items.poll_take(context, clock.tick(), WRITE, &mut batch);
+            if taken.is_pending() {
+                // Whoever waits holds nothing for those that are busy.
+                (batch, *out) = (Vec::new(), BytesMut::new());
+            }
+            taken
+        });
         match beats.send {
             Some(every) => {
-                if timeout(every, take).await.is_err() {
+                if timeout(until_beat(every, clock.tick()), take).await.is_err() {
                     frame::encode_heart_beat(&mut writer.out);
                 }
             }
@@ -315,10 +362,15 @@ async fn write_items<S: AsyncWrite>(
         if over {
             return Ok(());
         }
-        if batch.capacity() > 64 {
-            batch = Vec::new();
-        }
     }
+}
+
+/// How long to wait before a heart-beat: `every`, or up to a 64th of it less, so that at that moment others wait no longer either.
+/// A broker with thousands of idle sessions is woken some times a second, and not for each of them. `now` is monotonic ms.
+fn until_beat(every: Duration, now: u64) -> Duration {
+    let every = every.as_millis() as u64;
+    let early = (now + every) % (every / 64).max(1);
+    Duration::from_millis(every - early)
 }
 
 /// Half-closes and reads on for a while: a socket that is closed with unread bytes resets, and the reset would overtake the last word.
@@ -422,9 +474,6 @@ impl<S: AsyncWrite> Writer<S> {
         timeout(STALL, self.write.write_all(&self.out)).await??;
         timeout(STALL, self.write.flush()).await??;
         self.out.clear();
-        if self.out.capacity() > 4096 {
-            self.out = BytesMut::new();
-        }
         Ok(())
     }
 
@@ -478,4 +527,21 @@ pub async fn refuse_plain<S: AsyncWrite + Unpin>(stream: &mut S, text: &str) {
         stream.shutdown().await
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heart_beats_of_many_fall_together_and_none_is_late() {
+        let every = Duration::from_millis(24_000);
+        let due: std::collections::BTreeSet<u64> =
+            (0..24_000).map(|now| now + until_beat(every, now).as_millis() as u64).collect();
+        assert!(due.len() <= 65, "{} moments", due.len());
+        for (every, now) in [(800, 0), (800, 799), (24_000, 23_999), (24_000, 24_001), (1, 5)] {
+            let wait = until_beat(Duration::from_millis(every), now).as_millis() as u64;
+            assert!(wait <= every && wait >= every - every / 64, "{wait} of {every}");
+        }
+    }
 }

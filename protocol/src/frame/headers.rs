@@ -38,6 +38,15 @@ impl Headers {
         Self { spans: Vec::with_capacity(headers), ..Self::default() }
     }
 
+    /// A copy, with room to add so many headers of so many bytes in all, without the signs between them.
+    pub fn with_room(&self, headers: usize, bytes: usize) -> Self {
+        let mut added = String::with_capacity(self.added.len() + bytes + headers);
+        added.push_str(&self.added);
+        let mut spans = Vec::with_capacity(self.spans.len() + headers);
+        spans.extend_from_slice(&self.spans);
+        Self { wire: self.wire.clone(), added, spans }
+    }
+
     /// Adds a header at the end. If the name is there already, the earlier one still counts: see [`Headers::set`].
     pub fn push(&mut self, name: &str, value: &str) {
         let span = self.append(name, value);
@@ -223,6 +232,19 @@ mod tests {
         assert_eq!(headers.get("b"), Some("2"));
         assert_eq!(headers.get("c"), Some(""));
         assert_eq!(headers.len(), 5);
+    }
+
+    #[test]
+    fn a_copy_with_room_is_equal_and_takes_what_it_has_room_for() {
+        let mut headers = received();
+        headers.push("c", "5");
+        let mut copy = headers.with_room(2, "d6ee7".len());
+        assert_eq!(copy, headers);
+        let room = (copy.added.capacity(), copy.spans.capacity());
+        copy.push("d", "6");
+        copy.push("ee", "7");
+        assert_eq!(list(&copy)[4..], [("d", "6"), ("ee", "7")]);
+        assert_eq!((copy.added.capacity(), copy.spans.capacity()), room, "nothing had to grow");
     }
 
     #[test]

@@ -88,7 +88,8 @@ impl Way {
         let deadline = Instant::now() + self.login_time;
         tokio::spawn(async move {
             let (hub, address) = (shared.hub.clone(), peer.ip());
-            let session = AssertUnwindSafe(Box::pin(session::run(theirs, id, peer, shared, deadline, ())));
+            let session =
+                AssertUnwindSafe(Box::pin(session::run(tokio::io::split(theirs), id, peer, shared, deadline, ())));
             if session.catch_unwind().await.is_err() {
                 tracing::error!(session = id.0, peer = %address, "a session ended in a panic");
                 hub.tell(Event::Closed { session: id, reason: "internal error".into(), refusal: None }).await;

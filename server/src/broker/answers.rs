@@ -151,7 +151,7 @@ impl Broker {
         headers.push(header::CALLER, &asked.user);
         headers.push(header::ORIGIN, asked.key.broker.as_str());
         let body = Bytes::new();
-        let message = Arc::new(Message { destination: destination.to_string(), headers, body, ..Message::default() });
+        let message = Arc::new(Message { destination: destination.text(), headers, body, ..Message::default() });
         let readers = self.access.granted(Right::Read, &destination);
         for row in &rows {
             let Some(to) = self.nodes.get(row).map(|node| node.session) else { continue };
@@ -233,7 +233,7 @@ impl Broker {
         let Some((owner, subscription)) = self.queues.get(queue).map(|q| (q.owner, q.subscription.clone())) else {
             return;
         };
-        let destination = queue.to_string();
+        let destination = queue.text();
         let message = Arc::new(Message { destination, headers, body, ..Message::default() });
         self.hand(owner, &message, Permit::ReplyQueue { subscription: &subscription }, now);
     }
@@ -315,12 +315,8 @@ impl Broker {
             let mut headers = Headers::new();
             headers.push(header::ORIGIN, origin.as_str());
             headers.push("content-type", "application/json");
-            let message = Message {
-                destination: destination.to_string(),
-                headers,
-                body: json_bytes(&body),
-                ..Message::default()
-            };
+            let message =
+                Message { destination: destination.text(), headers, body: json_bytes(&body), ..Message::default() };
             let permit = Permit::Topic { destination, readers: &readers };
             self.hand(to, &Arc::new(message), permit, now);
         }

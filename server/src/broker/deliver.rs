@@ -26,6 +26,10 @@ const SLICE: usize = 256;
 /// How long frozen targets wait for COMMIT, ms.
 const HOLD: u64 = 15_000;
 
+/// What a message that is no request gets beside its own headers, and the bytes of that.
+const STAMPS: usize = 4;
+const STAMPS_BYTES: usize = 128;
+
 /// A fan-out that is under way, one slice a turn.
 #[derive(Debug)]
 pub(super) struct Fanout {
@@ -258,12 +262,12 @@ impl Broker {
         let readers = self.access.granted(Right::Read, &fanout.destination);
         let (cost, is_over) = match &mut fanout.targets {
             Targets::Subscribers { message, sessions } => {
-                let slice: Vec<SessionId> = sessions.by_ref().take(SLICE).collect();
                 let permit = Permit::Topic { destination: &fanout.destination, readers: &readers };
-                for to in &slice {
-                    self.hand(*to, message, permit, now);
+                let before = sessions.len();
+                for to in sessions.by_ref().take(SLICE) {
+                    self.hand(to, message, permit, now);
                 }
-                (slice.len(), sessions.len() == 0)
+                (before - sessions.len(), sessions.len() == 0)
             }
             Targets::Rows { rows, frozen, request, naming, message } => {
                 let slice: Vec<(u32, NodeId)> = rows.by_ref().take(SLICE).collect();
@@ -371,7 +375,7 @@ impl Broker {
         terms: Option<&Terms>,
         now: Now,
     ) -> Message {
-        let mut headers = sent.headers.clone();
+        let mut headers = sent.headers.with_room(STAMPS, STAMPS_BYTES);
         headers.push(header::CALLER, &user.name);
         headers.push(header::ORIGIN, origin.as_str());
         if let Some(queue) = &sent.reply_to {
@@ -394,7 +398,7 @@ impl Broker {
         }
         let expires = within.map(|within| now.tick.saturating_add(within));
         let answer_on = sent.reply_to.as_ref().filter(|_| terms.is_none()).cloned().map(Arc::new);
-        let (destination, body) = (sent.destination.to_string(), sent.body.clone());
+        let (destination, body) = (sent.destination.text(), sent.body.clone());
         Message { destination, headers, body, expires, answer_on, heads: Heads::default() }
     }
 }

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug, Default)]
 pub struct Message {
     /// The `destination` header.
-    pub destination: String,
+    pub destination: Arc<str>,
     /// Every other header but `subscription` and `message-id`.
     pub headers: Headers,
     /// The body.
@@ -32,17 +32,17 @@ pub struct Message {
 
 /// The beginning of a MESSAGE frame, by version.
 #[derive(Debug, Default)]
-pub struct Heads([OnceLock<Bytes>; 3]);
+pub struct Heads([OnceLock<BytesMut>; 3]);
 
 impl Message {
     /// The frame's beginning without what differs between receivers: subscription, number, the time that is left to start in.
-    pub fn head(&self, version: Version) -> &Bytes {
+    pub fn head(&self, version: Version) -> &[u8] {
         self.heads.0[version as usize].get_or_init(|| {
             let mut out = BytesMut::with_capacity(64 + self.destination.len() + self.headers.wire_len());
             let encoder = Encoder::start(Command::Message, version, &mut out).header("destination", &self.destination);
             let apart = if self.expires.is_some() { header::START_WITHIN } else { "" };
             drop(encoder.headers_but(&self.headers, apart));
-            out.freeze()
+            out
         })
     }
 }
@@ -215,13 +215,11 @@ impl OutboxReader {
             into.push(item);
         }
         ring.expired.add(ring.dropped - before);
-        if ring.items.is_empty() && ring.items.capacity() > 64 {
-            // One burst must not be paid for by every idle session for ever.
-            ring.items.shrink_to_fit();
-        }
         if taken > 0 {
             return Poll::Ready(());
         }
+        // What is busy keeps its room, what is idle has none.
+        ring.items = VecDeque::new();
         ring.waker = Some(context.waker().clone());
         Poll::Pending
     }

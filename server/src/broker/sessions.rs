@@ -4,7 +4,8 @@ use super::access::{GroupSet, Kind, Peer, User};
 use super::event::SessionId;
 use super::outbox::{Full, Item, Message, Outbox};
 use muster_protocol::destination::{Destination, Pattern};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::task::Waker;
@@ -105,7 +106,8 @@ pub enum Delivery {
 /// All sessions.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    open: HashMap<SessionId, Session>,
+    /// Numbers are this broker's own, in an order that nobody outside knows: no peer can choose those that collide.
+    open: FxHashMap<SessionId, Session>,
     /// By number, for whoever lists them.
     order: BTreeSet<SessionId>,
     /// How many of each kind.

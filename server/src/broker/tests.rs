@@ -323,7 +323,7 @@ fn got(item: Item) -> Got {
         Item::Message { message, .. } => {
             let mut headers: HashMap<String, String> =
                 message.headers.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-            headers.insert("destination".into(), message.destination.clone());
+            headers.insert("destination".into(), message.destination.to_string());
             Got { command: "MESSAGE", headers, body: String::from_utf8_lossy(&message.body).into_owned() }
         }
     }

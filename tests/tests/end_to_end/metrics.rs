@@ -239,7 +239,7 @@ fn a_request_is_counted_with_its_nodes_replies_and_deliveries() {
 
 #[test]
 fn what_expires_while_it_waits_and_who_does_not_read_is_counted() {
-    let broker = Setup::new().with("limits.outbox", "1MiB").start();
+    let broker = Setup::new().with("limits.caller-outbox", "1MiB").start();
     let mut idle = Stomp::login(&broker, "noc");
     idle.subscribe("/topic/open.news", "news");
     let mut sender = Stomp::operator(&broker, "noc");

@@ -489,7 +489,7 @@ fn who_does_not_read_is_disconnected_and_the_others_get_everything() {
     let broker = Setup::new()
         .with("limits.max-frame", "64KiB")
         .with("limits.max-header", "4KiB")
-        .with("limits.outbox", "128KiB")
+        .with("limits.caller-outbox", "128KiB")
         .start();
     let mut slow = Stomp::login(&broker, "viewer");
     slow.subscribe("/topic/open.>", "1");
