@@ -12,6 +12,7 @@ use clap::Parser;
 use paths::PATHS;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// As musterd has it: what a path allocates is part of what it needs.
 #[global_allocator]
@@ -32,11 +33,18 @@ struct Options {
     path: Option<String>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    match &options.path {
+    let ended = match &options.path {
         Some(name) => run_one(name),
         None => guard(&options),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("muster-guard: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
