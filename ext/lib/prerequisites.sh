@@ -132,6 +132,10 @@ need_facter() {
     command -v facter >/dev/null || install "a test of the agent asks Debian's facter" facter
 }
 
+need_valgrind() {
+    command -v valgrind >/dev/null || install "the guard counts instructions with valgrind" valgrind
+}
+
 # need_stomp_py: sets $python to an interpreter that has stomp.py.
 need_stomp_py() { need_python stomp.py stomp "$target/python" "$root/tests/third-party/requirements.txt"; }
 

@@ -1,47 +1,12 @@
 //! How many small frames a second does one core decode and encode?
 
+mod setup;
+
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use muster_protocol::frame::{Command, Decoded, Decoder, Encoder, Frame, Limits, Version, encode};
+use muster_protocol::frame::{Command, Decoded, Decoder, Encoder, Limits, Version, encode};
+use setup::{FRAMES, HEADERS, decode_all, frame, wire};
 use std::hint::black_box;
-
-/// About one read of a busy connection: 45 KB.
-const FRAMES: usize = 128;
-
-const HEADERS: [(&str, &str); 6] = [
-    ("destination", "/topic/prod.service.restart"),
-    ("muster-target", "datacenter=a and class=webserver"),
-    ("muster-request", "r-7f3a9c0e5b1d4f62"),
-    ("reply-to", "/temp-queue/replies"),
-    ("muster-reply-within", "30000"),
-    ("content-type", "application/json"),
-];
-
-fn frame() -> Frame {
-    let mut frame = Frame::new(Command::Send).with_body(vec![b'x'; 100]);
-    frame.headers.extend(HEADERS);
-    frame
-}
-
-/// The frames as they are received, and how many the decoder finds in them.
-fn wire(frame: &Frame) -> BytesMut {
-    let mut wire = BytesMut::new();
-    for _ in 0..FRAMES {
-        encode(frame, Version::V1_2, &mut wire);
-    }
-    wire
-}
-
-fn decode_all(mut buf: BytesMut) -> usize {
-    let mut decoder = Decoder::new(Limits::default());
-    decoder.set_version(Version::V1_2);
-    let mut frames = 0;
-    while let Ok(Some(Decoded::Frame(frame))) = decoder.decode(&mut buf) {
-        frames += 1;
-        black_box(&frame);
-    }
-    frames
-}
 
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");

@@ -526,9 +526,9 @@ pub struct ExplainQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExplainAnswer {
-    /// Whether the policy grants it.
+    /// Whether the policy grants it, and the user's scope does not refuse it.
     pub allowed: bool,
-    /// The entries that grant, as they stand in the policy.
+    /// The entries that grant, as they stand in the policy; or would without the scope, if that refuses it.
     pub entries: Vec<String>,
     /// The filter that is and-ed to every request of the user, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,18 +4,19 @@
 
 #![allow(clippy::print_stdout, missing_docs)] // a benchmark speaks on stdout
 
-use std::collections::{BTreeMap, BTreeSet};
+mod setup;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use muster_protocol::facts::{Facts, Path};
+use muster_protocol::facts::Path;
 use muster_protocol::filter::Filter;
-use muster_server::broker::nodes::{Described, Index, Row};
-use serde_json::{Map, Value, json};
+use muster_server::broker::nodes::{Index, Row};
+use setup::{Alike, delta, facts, mix};
 
-/// Filters by the share of nodes that they match. `eight` and `n200` are numbers from 0, `role` has 5,000 texts.
+/// Filters by the share of nodes that they match.
 const FILTERS: [(&str, &str); 8] = [
-    ("1 %", r"eight0 = 3 and n200_0 < 16 and role0 ~ /-\d*[0-9]*-fr/"),
+    ("1 %", setup::THREE_PREDICATES),
     ("1 %", r"eight0 = 3 and n200_0 < 32 and role0 ~ /[02468]-/"),
     ("10 %", r"two0 = a and n200_0 < 80 and role0 ~ /[02468]-/"),
     ("10 %", r"two0 = a and eight0 != 3 and role0 ~ /[0-2][13579]-front/"),
@@ -39,17 +40,7 @@ const OTHERS: [(&str, &str); 8] = [
 
 fn main() {
     let count = std::env::var("MUSTER_NODES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-    let (classes, modules) = (
-        BTreeSet::from(["base".to_owned(), "webserver".to_owned()]),
-        BTreeMap::from([("node".to_owned(), "00".to_owned()), ("service".to_owned(), "01".to_owned())]),
-    );
-    fn described<'a>(
-        facts: &'a Facts,
-        classes: &'a BTreeSet<String>,
-        modules: &'a BTreeMap<String, String>,
-    ) -> Described<'a> {
-        Described { facts, classes, modules }
-    }
+    let alike = Alike::new();
 
     let before = resident();
     let mut index = Index::new();
@@ -57,7 +48,7 @@ fn main() {
     for row in 0..count {
         let facts = facts(row);
         let start = Instant::now();
-        index.insert(Row(row), described(&facts, &classes, &modules));
+        index.insert(Row(row), alike.described(&facts));
         inserting += start.elapsed();
     }
     println!("{count} nodes, 20 facts, 2 classes, 2 modules each");
@@ -80,13 +71,12 @@ fn main() {
     for step in 0..20_000u32 {
         let row = mix(step) % count;
         let old = facts(row);
-        let patch = json!({ "role0": format!("role-{:04}-frontend", step % 5000), "eight1": step % 8, "unique0": format!("new{step}") });
-        let new = old.merge_patch(&patch).unwrap_or_default();
+        let new = old.merge_patch(&delta(step)).unwrap_or_default();
         let start = Instant::now();
-        index.update(Row(row), described(&old, &classes, &modules), described(&new, &classes, &modules));
+        index.update(Row(row), alike.described(&old), alike.described(&new));
         changing.push(start.elapsed());
         // Back again, so that `facts(row)` stays true.
-        index.update(Row(row), described(&new, &classes, &modules), described(&old, &classes, &modules));
+        index.update(Row(row), alike.described(&new), alike.described(&old));
     }
     changing.sort_unstable();
     println!(
@@ -132,33 +122,6 @@ fn query(index: &Index, name: &str, text: &str, rounds: usize) {
         micros(cold[0]),
         micros(cold[cold.len() / 2]),
     );
-}
-
-/// 20 facts; values are spread over rows by a hash, each path by its own.
-fn facts(row: u32) -> Facts {
-    let mut facts = Map::new();
-    let mut put = |name: String, value: Value| facts.insert(name, value);
-    let pick = |path: u32, values: u32| mix(row ^ mix(path)) % values;
-    for path in 0..4 {
-        put(format!("two{path}"), json!(if pick(path, 2) == 0 { "a" } else { "b" }));
-        put(format!("eight{path}"), json!(pick(10 + path, 8)));
-        put(format!("n200_{path}"), json!(pick(20 + path, 200)));
-    }
-    put("text200".into(), json!(format!("customer-{:03}", pick(30, 200))));
-    put("version0".into(), json!(format!("{}.{}", pick(40, 5), pick(41, 200))));
-    for path in 0..4 {
-        put(format!("role{path}"), json!(format!("role-{:04}-frontend", pick(50 + path, 5000))));
-    }
-    put("unique0".into(), json!(format!("{row:07x}-x")));
-    put("unique1".into(), json!(u64::from(mix(row)) << 20 | u64::from(row)));
-    Facts::from_value(Value::Object(facts)).unwrap_or_default()
-}
-
-/// A hash with good low bits (murmur3's finalizer).
-fn mix(value: u32) -> u32 {
-    let value = (value ^ (value >> 16)).wrapping_add(0x9e37_79b9).wrapping_mul(0x85eb_ca6b);
-    let value = (value ^ (value >> 13)).wrapping_mul(0xc2b2_ae35);
-    value ^ (value >> 16)
 }
 
 /// Bytes of memory that the process holds.

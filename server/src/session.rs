@@ -484,8 +484,15 @@ impl<S: AsyncWrite> Writer<S> {
     }
 }
 
-/// `now`, monotonic ms: of the time to start in, what is left is written.
-fn encode_message(message: &Message, subscription: &str, number: u64, version: Version, now: u64, out: &mut BytesMut) {
+/// Writes a MESSAGE frame. `now`, monotonic ms: of the time to start in, what is left is written.
+pub fn encode_message(
+    message: &Message,
+    subscription: &str,
+    number: u64,
+    version: Version,
+    now: u64,
+    out: &mut BytesMut,
+) {
     let mut encoder = Encoder::resume(Command::Message, version, message.head(version), out)
         .number("message-id", number)
         .header("subscription", subscription);

@@ -36,7 +36,7 @@ pub mod subscriptions;
 pub mod tally;
 mod witness;
 
-use access::{Policy, Right, User};
+use access::{KeptBack, Policy, Right, User};
 use asks::Asks;
 use deliver::Fanout;
 use editions::{Editions, Job};
@@ -514,13 +514,14 @@ impl Broker {
 
     /// Whether a user may write to a destination; the refusal says who and where.
     fn may_write(&self, user: &User, destination: &Destination) -> Result<(), Refusal> {
-        if self.access.allows(user, Right::Write, destination) {
+        let why = if !self.access.allows(user, Right::Write, destination) {
+            "no entry of the policy grants it".to_owned()
+        } else if let Some(kept @ KeptBack::Answer) = user.kept_back(destination) {
+            kept.why(&user.name)
+        } else {
             return Ok(());
-        }
-        Err(Refusal::new(
-            Code::Denied,
-            format!("{} may not write to {destination}: no entry of the policy grants it", user.name),
-        ))
+        };
+        Err(Refusal::new(Code::Denied, format!("{} may not write to {destination}: {why}", user.name)))
     }
 
     /// Whether a topic lies in a targeted collective.

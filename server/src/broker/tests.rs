@@ -721,6 +721,32 @@ fn explain_says_which_entries_grant() {
 }
 
 #[test]
+fn explain_says_of_system_destinations_what_whoever_asks_there_meets() {
+    let mut house = House::new();
+    let noc = house.open("noc");
+    for user in ["noc", "acme"] {
+        for place in ["find", "mesh", "admin.sessions", "admin.show", "admin.lint", "admin.history", "admin.audit"] {
+            let query = json!({"user": user, "right": "write", "destination": format!("/muster/{place}")});
+            let said = house.query(noc, "admin.explain", "", query).json();
+            let session = house.open(user);
+            let body = if place == "admin.show" { json!({"what": "groups"}) } else { json!({}) };
+            let frame =
+                send(&format!("/muster/{place}")).header("muster-request", "q").header("reply-to", "/temp-queue/me");
+            house.frame(session, frame.with_body(body.to_string()));
+            let got = house.take(session);
+            let is_denied = got.iter().any(|got| got.header("muster-code") == "denied");
+            assert_eq!(said["allowed"] == false, is_denied, "{user} {place}: {said} but {got:?}");
+            assert_eq!(is_denied, (user, place) == ("acme", "admin.audit"), "{got:?}");
+            let numbers = got.first().is_some_and(|got| got.body.contains("\"nodes\":"));
+            let is_kept = said["text"].as_str().is_some_and(|text| text.contains("no numbers of nodes"));
+            assert_eq!(is_kept, (user, place) == ("acme", "mesh"), "{said}");
+            assert!(place != "mesh" || numbers != is_kept, "{user}: {said} but {got:?}");
+            house.close(session);
+        }
+    }
+}
+
+#[test]
 fn an_admin_is_shown_the_policy_and_others_are_not() {
     let mut house = House::new();
     let text = POLICY.replace("\"/muster/>\"\nwrite = [\"noc\", \"noc-acme\"]", "\"/muster/>\"\nwrite = [\"noc\"]");

@@ -114,11 +114,12 @@ impl ExplainRight {
 }
 
 fn explained(answer: &ExplainAnswer) -> String {
+    let is_filtered = answer.hidden.is_some() || answer.reached.is_some();
     let verdict = match (answer.allowed, answer.entries.is_empty()) {
         (true, _) => "allowed",
         // The entries grant it, and the text says what is wrong with the filter.
-        (false, false) => "not allowed with this filter",
-        (false, true) => "not allowed",
+        (false, false) if is_filtered => "not allowed with this filter",
+        (false, _) => "not allowed",
     };
     let mut out = format!("{verdict}: {}\n", answer.text);
     let mut line = |what: &str, text: &str| out.push_str(&format!("  {what:<6} {text}\n"));

@@ -115,6 +115,15 @@ async fn explanations_are_trees_and_exit_codes() {
         })
         .await;
     assert_eq!((code, out.as_str()), (1, "not allowed: no entry grants it\n"));
+    let (code, out, _) =
+        muster(&["admin", "explain", "bob", "write", "/muster/admin.audit"], &[], |mut peer, _| async move {
+            let (asked, _) = peer.expect("/muster/admin.explain").await;
+            let answer =
+                json!({"allowed": false, "entries": ["line 1: …"], "scope": "a = 1", "text": "bob has a scope"});
+            peer.answer(&asked, answer).await;
+        })
+        .await;
+    assert_eq!((code, out.as_str()), (1, "not allowed: bob has a scope\n  entry  line 1: …\n  scope  a = 1\n"));
 }
 
 #[tokio::test]

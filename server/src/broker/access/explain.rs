@@ -2,7 +2,7 @@
 
 use super::limits::Limit;
 use super::user::User;
-use super::{Entry, Policy, Right};
+use super::{Entry, KeptBack, Policy, Right};
 use muster_protocol::destination::{Destination, Kind, Pattern, covered};
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::request::{Bound, ExplainAnswer};
@@ -20,8 +20,8 @@ pub struct Grantor {
 }
 
 impl Policy {
-    /// Says whether a user has a right at a destination, which entries grant it through which groups, the scope and limits. For
-    /// `read` the destination may be a pattern: then the entries are those that cover it together.
+    /// Says whether a user has a right at a destination, which entries grant it through which groups, what the scope keeps back,
+    /// the scope and limits. For `read` the destination may be a pattern: then the entries are those that cover it together.
     ///
     /// Refused: a user that the policy does not have, a right that is none, a destination that is not well formed.
     pub fn explain(&self, user: &str, right: &str, destination: &str) -> Result<ExplainAnswer, Refusal> {
@@ -52,23 +52,24 @@ impl Policy {
     fn answer(&self, user: &User, right: Right, pattern: &Pattern) -> ExplainAnswer {
         let granting = self.granting(user, right, pattern);
         let scope = user.scope.as_ref().map(ToString::to_string);
+        let written = written(right, pattern);
+        let kept = written.as_ref().and_then(|destination| user.kept_back(destination));
         ExplainAnswer {
-            allowed: !granting.is_empty(),
+            allowed: !granting.is_empty() && kept != Some(KeptBack::Answer),
             entries: granting.iter().map(|entry| entry.to_string()).collect(),
-            text: self.text(user, right, pattern, &granting, scope.as_deref()),
+            text: self.text(user, right, pattern, &granting, kept, scope.as_deref()),
             scope,
             all: user.may_all,
-            limits: self.limits_of(user, right, pattern),
+            limits: self.limits_of(user, written.as_ref()),
             hidden: None,
             reached: None,
             without: Vec::new(),
         }
     }
 
-    fn limits_of(&self, user: &User, right: Right, pattern: &Pattern) -> Vec<Bound> {
-        let sending = (right == Right::Write && pattern.kind() == Kind::Topic).then(|| pattern.as_str());
-        let destination = sending.and_then(|text| Destination::parse(text).ok());
-        let at = |limit: Limit| match (limit, &destination) {
+    fn limits_of(&self, user: &User, written: Option<&Destination>) -> Vec<Bound> {
+        let topic = written.filter(|destination| destination.kind() == Kind::Topic);
+        let at = |limit: Limit| match (limit, topic) {
             (Limit::Sessions, _) => self.session_limit(user),
             (_, Some(destination)) => self.limit_at(user, limit, destination),
             (_, None) => None,
@@ -101,7 +102,15 @@ impl Policy {
         entries
     }
 
-    fn text(&self, user: &User, right: Right, pattern: &Pattern, granting: &[&Entry], scope: Option<&str>) -> String {
+    fn text(
+        &self,
+        user: &User,
+        right: Right,
+        pattern: &Pattern,
+        granting: &[&Entry],
+        kept: Option<KeptBack>,
+        scope: Option<&str>,
+    ) -> String {
         let name = &user.name;
         let mut lines = Vec::new();
         if matches!(pattern.kind(), Kind::TempQueue | Kind::RemoteTempQueue) {
@@ -119,11 +128,21 @@ impl Policy {
                 lines.push("The entries together must cover everything that the pattern can match.".to_owned());
             }
         } else {
-            lines.push(format!("{name} may {right} {pattern}:"));
+            lines.push(match kept {
+                Some(kept @ KeptBack::Answer) => {
+                    let why = kept.why(name);
+                    format!("{name} may not {right} {pattern}: {why}. These entries would grant it without a scope:")
+                }
+                Some(KeptBack::Numbers) | None => format!("{name} may {right} {pattern}:"),
+            });
             for entry in granting {
                 let groups = entry.grant(right).groups.intersection(&user.groups);
                 lines.push(format!("  line {} by {}: {}", entry.line, self.names_of(&groups), entry.destination));
             }
+        }
+        if let (Some(kept @ KeptBack::Numbers), false) = (kept, granting.is_empty()) {
+            let why = kept.why(name);
+            lines.push(format!("The answer has no numbers of nodes, and /metrics of the HTTP API is refused: {why}."));
         }
         if let Some(scope) = scope {
             lines.push(format!("Every request of {name} is and-ed with the scope: {scope}"));
@@ -149,6 +168,11 @@ impl Policy {
             .collect::<Vec<_>>()
             .join(", ")
     }
+}
+
+/// What is written to, if that is what is asked about.
+fn written(right: Right, pattern: &Pattern) -> Option<Destination> {
+    (right == Right::Write).then(|| Destination::parse(pattern.as_str()).ok()).flatten()
 }
 
 /// On one line, as it stands in the file: `line 12: destination = "/topic/a" read = ["noc"]`.

@@ -13,6 +13,7 @@ mod limits;
 mod lint;
 mod parse;
 mod peer;
+mod scope;
 mod show;
 mod user;
 mod values;
@@ -26,6 +27,7 @@ pub use hidden::{HIDDEN_BY_DEFAULT, Hidden};
 pub use limits::{Limit, Limits};
 pub use lint::{lint, never_matches};
 pub use peer::{Certificate, Names, Peer};
+pub use scope::KeptBack;
 pub use user::{Kind, PasswordHash, User};
 pub(crate) use values::{check_name, shorten};
 
@@ -175,8 +177,8 @@ impl Policy {
         granted
     }
 
-    /// Whether a user (of this policy) has a right at a destination. Reply queues are not the policy's business: it
-    /// grants nothing there, and whoever owns or was given one needs no entry.
+    /// Whether entries grant a user (of this policy) a right at a destination; see also [`User::kept_back`]. Reply queues are not
+    /// the policy's business: it grants nothing there, and whoever owns or was given one needs no entry.
     pub fn allows(&self, user: &User, right: Right, destination: &Destination) -> bool {
         let mut allows = false;
         self.grants.each(destination, |grants| allows |= grants[right as usize].intersects(&user.groups));

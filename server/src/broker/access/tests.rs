@@ -452,6 +452,32 @@ fn written(entries: &[(String, [u8; 3])], member_of: u8) -> Policy {
     policy(&text)
 }
 
+#[test]
+fn explain_says_what_a_scope_keeps_back() {
+    let system = "[[acl]]\ndestination = \"/muster/>\"\nread = [\"noc\"]\nwrite = [\"noc\"]\n";
+    let two = policy(&format!("{TWO}{system}"));
+    let audit = two.explain("bob", "write", "/muster/admin.audit").unwrap();
+    assert!(!audit.allowed, "{audit:?}");
+    assert!(
+        audit.entries.len() == 1 && audit.entries[0].contains("\"/muster/>\""),
+        "the entry that would grant: {audit:?}"
+    );
+    let because = "bob may not write /muster/admin.audit: the audit log tells of all nodes, and bob has a scope.";
+    assert!(audit.text.starts_with(because) && audit.text.contains("by noc: /muster/>"), "{}", audit.text);
+    let mesh = two.explain("bob", "write", "/muster/mesh").unwrap();
+    assert!(mesh.allowed && mesh.text.contains("/metrics of the HTTP API is refused"), "{mesh:?}");
+    assert!(two.explain("bob", "write", "/muster/admin.history").unwrap().allowed);
+    assert!(two.explain("bob", "read", "/muster/admin.audit").unwrap().allowed, "it is asking that is refused");
+    // Without a scope nothing is kept back, and without an entry that is what is said.
+    for place in ["/muster/admin.audit", "/muster/mesh"] {
+        let answer = two.explain("alice", "write", place).unwrap();
+        assert!(answer.allowed && !answer.text.contains("scope"), "{answer:?}");
+        let answer = policy(TWO).explain("bob", "write", place).unwrap();
+        assert!(!answer.allowed && answer.text.contains("no entry grants it"), "{answer:?}");
+        assert!(!answer.text.contains("/metrics") && !answer.text.contains("tells of all"), "{answer:?}");
+    }
+}
+
 /// The rule in other words: pattern matching by recursion, an entry at a time.
 fn matches(pattern: &[&str], name: &[&str]) -> bool {
     match (pattern.split_first(), name.split_first()) {
