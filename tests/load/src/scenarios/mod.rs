@@ -3,7 +3,7 @@
 mod churn;
 mod find;
 mod flood;
-mod idle;
+pub(crate) mod idle;
 mod probes;
 mod restart;
 mod scatter;
