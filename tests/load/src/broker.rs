@@ -30,7 +30,7 @@ pub(crate) struct Broker {
     pub(crate) address: SocketAddr,
     /// Program and arguments.
     command: Vec<OsString>,
-    /// Where it runs, and where its log is.
+    /// Where its log is.
     folder: PathBuf,
     running: Option<Running>,
 }
@@ -70,7 +70,6 @@ impl Broker {
         let child = Command::new(std::env::current_exe()?)
             .arg("--as-broker")
             .args(&self.command)
-            .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(File::try_clone(&log)?)
             .stderr(log)

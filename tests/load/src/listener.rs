@@ -36,7 +36,7 @@ async fn enter(crowd: &Crowd, dialect: Dialect, number: u32) -> Result<Bare, Bar
     let way = (population.address(number), crowd.brokers[population.broker(number)]);
     let user = session_name(population.user(number));
     let mut session = Bare::connect(dialect, way, &crowd.tls, &user, &crowd.password).await?;
-    session.subscribe(dialect.topic()).await?;
+    session.subscribe(dialect.everybody()).await?;
     Ok(session)
 }
 

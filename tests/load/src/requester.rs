@@ -62,7 +62,7 @@ impl Caller {
         let id = format!("load-{}", self.calls);
         let body = labelled(&id, bytes);
         let sent = now();
-        self.session.publish(self.dialect.topic(), reply_to, &body).await?;
+        self.session.publish(self.dialect.everybody(), reply_to, &body).await?;
         Ok((id, sent))
     }
 

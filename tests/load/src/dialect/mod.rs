@@ -57,7 +57,15 @@ impl Dialect {
     }
 
     /// What all sessions hear.
-    pub(crate) fn topic(self) -> &'static str {
+    pub(crate) fn everybody(self) -> &'static str {
+        match self {
+            Dialect::Stomp => "/topic/stream.everybody",
+            Dialect::Nats => "stream.everybody",
+        }
+    }
+
+    /// What goes from one client to those few that subscribe for a stream.
+    pub(crate) fn stream(self) -> &'static str {
         match self {
             Dialect::Stomp => "/topic/stream.load",
             Dialect::Nats => "stream.load",

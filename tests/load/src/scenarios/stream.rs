@@ -41,7 +41,7 @@ async fn streams(run: &mut Run, subscribers: usize, messages: u64) -> Result<()>
     let mut readers = JoinSet::new();
     for place in 0..subscribers {
         let mut subscriber = requester::connect(&run.cluster, dialect).await?;
-        subscriber.subscribe(dialect.topic()).await?;
+        subscriber.subscribe(dialect.stream()).await?;
         readers.spawn(count(subscriber, dialect, counts.clone(), place));
     }
     let batch = Batch::new(dialect);
@@ -137,7 +137,7 @@ impl Batch {
         let mut body = [b'a'; BODY];
         body[BODY - 1] = MARK;
         let mut bytes = BytesMut::new();
-        dialect.publish(dialect.topic(), None, &body, &mut bytes);
+        dialect.publish(dialect.stream(), None, &body, &mut bytes);
         let frame = bytes.len();
         let one = bytes.clone();
         while bytes.len() + frame <= BATCH {
