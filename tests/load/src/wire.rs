@@ -157,3 +157,29 @@ fn written(result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    /// What comes of a broker that says this and then nothing more.
+    async fn heard(said: &[u8]) -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (mut broker, _) = listener.accept().await.expect("a connection");
+        broker.write_all(said).await.expect("it is taken");
+        drop(broker);
+        hear(&mut Counted(client), b"INFO ").await
+    }
+
+    #[tokio::test]
+    async fn a_greeting_is_one_line_that_begins_as_it_should() {
+        heard(b"INFO {}\r\n").await.expect("a greeting");
+        for said in [&b""[..], b"INFO {}", b"HTTP/1.1 400 Bad Request\r\n", &[b'I'; 2 * GREETING]] {
+            let error = heard(said).await.expect_err("no greeting");
+            assert!(matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::ConnectionReset), "{error}");
+        }
+    }
+}
