@@ -183,7 +183,7 @@ fn bare_sessions_at_muster_are_all_accounted_for_and_who_is_not_here_is_skipped_
 fn nats_server_is_compared_where_it_is_installed() {
     let load = Load::new();
     let arguments = "--peer nats --agents 50 --users 3 --window 1 --rounds 1 --turns 2 --messages 2000 --limit 170";
-    let is_here = run(&mut Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin nats-server --version"])).code == 0;
+    let is_here = run(Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin nats-server --version"])).code == 0;
     if !is_here {
         eprintln!("skipped: nats-server is not installed");
         let said = run(&mut load.command(arguments));

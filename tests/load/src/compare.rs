@@ -3,10 +3,12 @@
 use crate::peers::Peer;
 use crate::report::{Memory, Row};
 use crate::scenarios::idle::BROKER_CPU;
+use crate::scenarios::stream::RATES;
 use crate::times::{Spread, median};
 use crate::turns::Side;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// One figure of all that have it.
@@ -31,14 +33,18 @@ struct Alike {
 }
 
 enum Read {
-    /// First, p50, p99 and last.
-    Times,
-    Last,
-    PerSecond,
+    /// Of each round.
+    Times(&'static [(&'static str, Figure)]),
     Memory(fn(&Memory) -> f64),
-    /// What stands among what else is to be known.
+    /// What stands among what else is to be known: a number, or one for each round.
     More(&'static str),
 }
+
+type Figure = fn(&Spread) -> f64;
+
+const TIMES: [(&str, Figure); 4] =
+    [("first", |times| times.first), ("p50", |times| times.p50), ("p99", |times| times.p99), LAST[0]];
+const LAST: [(&str, Figure); 1] = [("last", |times| times.last)];
 
 /// What is compared, in the order in which it is shown.
 const ALIKE: [Alike; 9] = [
@@ -47,7 +53,7 @@ const ALIKE: [Alike; 9] = [
         scenario: "storm",
         rows: ["connected, since the begin", "registered, since the begin"],
         unit: "ms",
-        read: Read::Last,
+        read: Read::Times(&LAST),
     },
     Alike {
         what: "resident set, empty",
@@ -69,35 +75,35 @@ const ALIKE: [Alike; 9] = [
         scenario: "scatter",
         rows: ["message to 100 %", "message to 100 %"],
         unit: "ms",
-        read: Read::Times,
+        read: Read::Times(&TIMES),
     },
     Alike {
         what: "replies of all",
         scenario: "scatter",
         rows: ["replies of 100 %", "replies of 100 %"],
         unit: "ms",
-        read: Read::Times,
+        read: Read::Times(&TIMES),
     },
     Alike {
         what: "message to 1 % of agents, or to all sessions",
         scenario: "scatter",
         rows: ["message to 100 %", "message to 1 %"],
         unit: "ms",
-        read: Read::Last,
+        read: Read::Times(&LAST),
     },
     Alike {
         what: "replies of 1 % of agents, or of all sessions",
         scenario: "scatter",
         rows: ["replies of 100 %", "replies of 1 %"],
         unit: "ms",
-        read: Read::Last,
+        read: Read::Times(&LAST),
     },
     Alike {
         what: "stream 1:1",
         scenario: "stream",
         rows: ["deliveries", "deliveries"],
         unit: "per s",
-        read: Read::PerSecond,
+        read: Read::More(RATES),
     },
 ];
 
@@ -112,22 +118,17 @@ pub(crate) fn compare(rows: &[Row]) -> Vec<Line> {
 
 impl Alike {
     fn lines(&self, rows: &[Row]) -> Vec<Line> {
-        let last: (&str, fn(&Spread) -> f64) = ("last", |times| times.last);
-        let times: [(&str, fn(&Spread) -> f64); 4] =
-            [("first", |times| times.first), ("p50", |times| times.p50), ("p99", |times| times.p99), last];
         let line = |what: String, read: &dyn Fn(&Row) -> Vec<f64>| self.line(what, rows, read);
-        let of_times = |(name, figure): (&str, fn(&Spread) -> f64)| {
-            line(format!("{}, {name}", self.what), &|row| each_round(row).iter().map(figure).collect())
-        };
         let name = self.what.to_owned();
         let lines = match self.read {
-            Read::Times => times.map(of_times).to_vec(),
-            Read::Last => vec![of_times(last)],
-            Read::PerSecond => vec![line(name, &|row| row.per_second.into_iter().collect())],
-            Read::Memory(figure) => vec![line(name, &|row| row.memory.iter().map(figure).collect())],
-            Read::More(key) => {
-                vec![line(name, &|row| row.more.get(key).and_then(|value| value.as_f64()).into_iter().collect())]
+            Read::Times(figures) => {
+                let of_times = |(name, figure): &(&str, Figure)| {
+                    line(format!("{}, {name}", self.what), &|row| each_round(row).iter().map(figure).collect())
+                };
+                figures.iter().map(of_times).collect()
             }
+            Read::Memory(figure) => vec![line(name, &|row| row.memory.iter().map(figure).collect())],
+            Read::More(key) => vec![line(name, &|row| row.more.get(key).map(numbers).unwrap_or_default())],
         };
         lines.into_iter().filter(|line| !line.figures.is_empty()).collect()
     }
@@ -161,6 +162,13 @@ fn pair(ours: &str, theirs: &str) -> String {
 /// The rounds that count, or what there is instead.
 fn each_round(row: &Row) -> Vec<Spread> {
     if row.rounds.is_empty() { row.times.into_iter().collect() } else { row.rounds.clone() }
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(values) => values.iter().filter_map(Value::as_f64).collect(),
+        one => one.as_f64().into_iter().collect(),
+    }
 }
 
 /// For people: columns only of those who have a figure.
@@ -249,7 +257,7 @@ mod tests {
         idle.memory = Some(Memory { empty: 1 << 20, idle: 3 << 20, peak: 3 << 20, per_agent: 2_048.0 });
         idle.more.insert(BROKER_CPU, 1.5.into());
         let mut stream = Row { of: Some(("nats", 1)), ..Row::new(Scenario::Stream, "deliveries of 128 bytes, 1:1", 2) };
-        stream.per_second = Some(7.0);
+        stream.more.insert(RATES, vec![9.0, 7.0, 5.0].into());
         let storm = Row::new(Scenario::Storm, "connected, since the begin", 1).times(Spread::of(vec![5.0]));
         let storm = Row { of: Some(("nats", 1)), ..storm };
         let lines = compare(&[idle, stream, storm]);

@@ -19,8 +19,8 @@ const ANSWER: Duration = Duration::from_secs(75);
 
 /// One who sends to many.
 pub(crate) enum Requester {
-    Operator(Operator),
-    Bare(Caller),
+    Operator(Box<Operator>),
+    Bare(Box<Caller>),
 }
 
 impl Requester {

@@ -142,9 +142,9 @@ impl Run {
 
     /// Whoever asks those that are connected.
     pub(crate) async fn requester(&self) -> Result<Requester> {
-        let Some(dialect) = self.bare else { return Ok(Requester::Operator(self.operator().await?)) };
+        let Some(dialect) = self.bare else { return Ok(Requester::Operator(self.operator().await?.into())) };
         let caller = self.ending.unless(Caller::connect(&self.cluster, dialect, self.population)).await??;
-        Ok(Requester::Bare(caller))
+        Ok(Requester::Bare(caller.into()))
     }
 
     /// An operator at the first broker.

@@ -8,7 +8,7 @@ mod probes;
 mod restart;
 mod scatter;
 mod storm;
-mod stream;
+pub(crate) mod stream;
 
 use crate::options::Scenario;
 use crate::run::Run;

@@ -16,6 +16,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+/// By this name the rounds stand among what else is to be known.
+pub(crate) const RATES: &str = "rounds, deliveries a second";
+
 const BODY: usize = 128;
 /// The last byte of each body, and nowhere else in what a broker sends.
 const MARK: u8 = 1;
@@ -73,7 +76,7 @@ async fn streams(run: &mut Run, subscribers: usize, messages: u64) -> Result<()>
         row.costs = Some(run.costs(&meter).await?);
     }
     row.more.insert("messages of a round", messages.into());
-    row.more.insert("rounds, deliveries a second", rates.iter().map(|rate| rate.round()).collect());
+    row.more.insert(RATES, rates.iter().map(|rate| rate.round()).collect());
     row.per_second = median(rates);
     row.missing = missing.or_else(|| (row.seen != rounds).then(|| format!("{} of {rounds} rounds", row.seen)));
     run.rows.push(row);
