@@ -48,6 +48,8 @@ impl BareError {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             BareError::Connect(what, _) => what,
+            // Without a word of TLS that it is over, as some brokers do.
+            BareError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => "closed",
             BareError::Io(_) => "broken",
             BareError::Closed => "closed",
             BareError::Late => "no answer in time",
