@@ -179,12 +179,35 @@ fn bare_sessions_at_muster_are_all_accounted_for_and_who_is_not_here_is_skipped_
     assert!(part["muster-agents"].as_f64() > Some(0.0), "{part}");
 }
 
+fn has_nats_server() -> bool {
+    run(Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin nats-server --version"])).code == 0
+}
+
+#[test]
+fn a_peer_that_dies_ends_a_comparison_with_what_there_is() {
+    if !has_nats_server() {
+        eprintln!("skipped: nats-server is not installed");
+        return;
+    }
+    let load = Load::new();
+    let arguments = "idle --peer nats --agents 10 --users 1 --window 1 --limit 170";
+    let mut process = Process::start("muster-load", &mut load.command(arguments));
+    let peer = until_within("nats-server has its turn", LIMIT, || find_child(process.id(), "nats-server"));
+    kill(peer);
+    assert_eq!(process.wait(LIMIT).code(), Some(1));
+    let report = load.report();
+    assert!(
+        report["ended_early"].as_str().is_some_and(|why| why.starts_with("broker nats has ended by itself")),
+        "{report}"
+    );
+    assert!(figures(&report, "resident set for a session")["figures"]["muster"].is_number(), "{report}");
+}
+
 #[test]
 fn nats_server_is_compared_where_it_is_installed() {
     let load = Load::new();
     let arguments = "--peer nats --agents 50 --users 3 --window 1 --rounds 1 --turns 2 --messages 2000 --limit 170";
-    let is_here = run(Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin nats-server --version"])).code == 0;
-    if !is_here {
+    if !has_nats_server() {
         eprintln!("skipped: nats-server is not installed");
         let said = run(&mut load.command(arguments));
         assert!(
@@ -263,6 +286,10 @@ fn idling(load: &Load, arguments: &str) -> Process {
 
 /// The process that a process has started by this name.
 fn child(parent: u32, name: &str) -> u32 {
+    find_child(parent, name).unwrap_or_else(|| panic!("{parent} has no child {name}"))
+}
+
+fn find_child(parent: u32, name: &str) -> Option<u32> {
     let is_it = |status: &str| {
         status.lines().next().is_some_and(|line| line.ends_with(&format!("\t{name}")))
             && status.contains(&format!("\nPPid:\t{parent}\n"))
@@ -271,7 +298,7 @@ fn child(parent: u32, name: &str) -> u32 {
         fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let status = |process: &u32| fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let mut found = all.filter(|process: &u32| is_it(&status(process)));
-    found.next().unwrap_or_else(|| panic!("{parent} has no child {name}"))
+    found.next()
 }
 
 /// Gone, or dead and not fetched by its parent yet.

@@ -93,7 +93,8 @@ fn lead(options: Options) -> Result<u8> {
         per_address: options.per_address,
         seed: options.seed,
     };
-    let Checked { shares, bin, peers, skipped } = match check(&options, &population, &machine) {
+    let checked = with_runtime(tokio::runtime::Builder::new_current_thread(), check(&options, &population, &machine));
+    let Checked { shares, bin, peers, skipped } = match checked {
         Ok(checked) => checked,
         Err(error) => {
             eprintln!("muster-load: {error:#}");
@@ -147,12 +148,12 @@ struct Checked {
     skipped: BTreeMap<&'static str, String>,
 }
 
-fn check(options: &Options, population: &Population, machine: &Machine) -> Result<Checked> {
+async fn check(options: &Options, population: &Population, machine: &Machine) -> Result<Checked> {
     let (mut peers, mut skipped) = (BTreeMap::new(), BTreeMap::new());
     for peer in options.peers()? {
-        match peer.version() {
+        match peer.version().await {
             Ok(version) => drop(peers.insert(peer, version)),
-            Err(why) => drop(skipped.insert(peer.name(), why)),
+            Err(why) => drop(skipped.insert(peer.name(), format!("{why:#}"))),
         }
     }
     if !skipped.is_empty() && peers.len() == 1 && !options.peer.contains(&Peer::Muster) {

@@ -16,7 +16,9 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::timeout;
 
 /// A broker that can be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -35,6 +37,8 @@ const ACTIVEMQ_HOME: &str = "/usr/share/activemq";
 const ACTIVEMQ: &str = "/usr/share/activemq/bin/activemq.jar";
 /// Where Debian's package has it; the PATH of a user does not lead there.
 const SBIN: &str = "/usr/sbin";
+/// How long a program may take to say its version; Java has to start.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 impl Peer {
     pub(crate) fn name(self) -> &'static str {
@@ -61,26 +65,27 @@ impl Peer {
         }
     }
 
-    /// The version that is installed, or what to do about one that is not.
-    pub(crate) fn version(self) -> Result<String, String> {
+    /// The version that is installed; an error says what to do about one that is not.
+    pub(crate) async fn version(self) -> Result<String> {
         match self {
             Peer::Muster => Ok(format!("musterd {}", env!("CARGO_PKG_VERSION"))),
             Peer::Nats => {
                 let program = program("nats-server")
-                    .ok_or("there is no nats-server; install it (apt-get install nats-server)")?;
-                said(Command::new(program).arg("--version"))
+                    .context("there is no nats-server; install it (apt-get install nats-server)")?;
+                Ok(said(Command::new(program).arg("--version")).await?.trim().to_owned())
             }
             Peer::Activemq => {
                 if !Path::new(ACTIVEMQ).is_file() {
-                    return Err(format!("there is no {ACTIVEMQ}; install it (apt-get install activemq)"));
+                    bail!("there is no {ACTIVEMQ}; install it (apt-get install activemq)");
                 }
                 let java =
-                    program("java").ok_or("there is no java; install it (apt-get install default-jre-headless)")?;
+                    program("java").context("there is no java; install it (apt-get install default-jre-headless)")?;
                 program("openssl")
-                    .ok_or("there is no openssl, which makes its key store; install it (apt-get install openssl)")?;
-                // One of the lines that it prints.
+                    .context("there is no openssl, which makes its key store; install it (apt-get install openssl)")?;
                 let home = format!("-Dactivemq.home={ACTIVEMQ_HOME}");
-                let text = said(Command::new(java).args(["-XX:-UsePerfData", &home, "-jar", ACTIVEMQ, "--version"]))?;
+                let mut command = Command::new(java);
+                let text = said(command.args(["-XX:-UsePerfData", &home, "-jar", ACTIVEMQ, "--version"])).await?;
+                // One of the lines that it prints.
                 Ok(text.lines().find(|line| line.starts_with("ActiveMQ ")).unwrap_or("ActiveMQ").to_owned())
             }
         }
@@ -126,7 +131,7 @@ impl Setup<'_> {
         let password = format!("{:032x}", rand::random::<u128>());
         let secret = self.write("password", &password)?;
         let [certificate, key] = self.cluster.certificate();
-        let mut openssl = tokio::process::Command::new(program("openssl").context("openssl is gone")?);
+        let mut openssl = Command::new(program("openssl").context("openssl is gone")?);
         openssl.args(["pkcs12", "-export", "-name", "broker", "-in"]).arg(certificate).arg("-inkey").arg(key);
         openssl.arg("-out").arg(self.folder.join("broker.p12")).arg("-passout");
         openssl.arg(OsString::from_iter([OsString::from("file:"), secret.into()]));
@@ -189,17 +194,10 @@ fn program(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// What a command prints, or why it does not.
-fn said(command: &mut Command) -> Result<String, String> {
-    let name = command.get_program().display().to_string();
-    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name} does not run: {error}"))?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => {
-            let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(format!("{name} has ended with {}: {stderr}", output.status))
-        }
-    }
+/// What a command prints that says at once what it has to say.
+async fn said(command: &mut Command) -> Result<String> {
+    let name = Path::new(command.as_std().get_program()).display().to_string();
+    timeout(AT_ONCE, cluster::run(command)).await.with_context(|| format!("{name} does not say its version"))?
 }
 
 #[cfg(test)]
@@ -216,13 +214,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_is_not_here_is_said_by_name_with_what_to_do() {
+    #[tokio::test]
+    async fn what_is_not_here_or_does_not_run_has_no_version() {
         assert_eq!(program("there-is-no-such-broker"), None);
-        assert!(said(&mut Command::new("there-is-no-such-broker")).expect_err("none").contains("does not run"));
-        assert!(
-            said(Command::new("sh").args(["-c", "echo no >&2; exit 3"])).expect_err("it failed").ends_with("3: no")
-        );
-        assert!(Peer::Muster.version().is_ok_and(|version| version.starts_with("musterd ")));
+        assert!(program("sh").is_some());
+        said(&mut Command::new("there-is-no-such-broker")).await.expect_err("none");
+        let error = said(Command::new("sh").args(["-c", "echo no >&2; exit 3"])).await.expect_err("it failed");
+        assert!(error.to_string().ends_with("3: no"), "{error}");
     }
 }
