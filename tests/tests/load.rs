@@ -192,7 +192,8 @@ fn a_peer_that_dies_ends_a_comparison_with_what_there_is() {
     let load = Load::new();
     let arguments = "idle --peer nats --agents 10 --users 1 --window 1 --limit 170";
     let mut process = Process::start("muster-load", &mut load.command(arguments));
-    let peer = until_within("nats-server has its turn", LIMIT, || find_child(process.id(), "nats-server"));
+    until_within("nats-server has its turn", LIMIT, || process.output().contains("muster-load: nats").then_some(()));
+    let peer = until("it is started", || find_child(process.id(), "nats-server"));
     kill(peer);
     assert_eq!(process.wait(LIMIT).code(), Some(1));
     let report = load.report();
