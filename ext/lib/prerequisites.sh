@@ -171,25 +171,29 @@ need_ruby_stomp() {
     install "the tests with Debian's ruby-stomp need it" ruby ruby-stomp
 }
 
-# need_promtool: sets $promtool to Prometheus's checker. Of Debian's package the program alone is unpacked beside the build:
-# installed, the package would start a Prometheus on this machine.
-# shellcheck disable=SC2034  # for whoever sources this
-need_promtool() {
-    local folder="$target/prometheus"
-    promtool="$(command -v promtool || true)"
-    [ -z "$promtool" ] || return 0
-    promtool="$folder/usr/bin/promtool"
-    "$promtool" --version >/dev/null 2>&1 && return 0
-    { command -v apt-get && command -v dpkg-deb; } >/dev/null \
-        || fail "promtool is needed, Prometheus's checker: install it as its home page says, and then run this again"
-    say "Unpacking promtool into $folder"
+# unpack PACKAGE PROGRAM: of a Debian package the program alone, beside the build; false if it cannot be had. Installed, the package
+# would start a server on this machine.
+unpack() {
+    local package="$1" program="$2" folder="$target/$1"
+    "$folder/$program" --version >/dev/null 2>&1 && return 0
+    { command -v apt-get && command -v dpkg-deb; } >/dev/null || return 1
+    say "Unpacking ${program##*/} into $folder"
     rm -rf "$folder"
     mkdir -p "$folder"
-    if ! packages_available prometheus && may_install; then apt_refresh; fi
-    (cd "$folder" && apt-get -o APT::Sandbox::User=root download -qq prometheus </dev/null \
-        && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb) \
-        || fail "apt-get could not download prometheus; its message is above"
-    "$promtool" --version >/dev/null || fail "$promtool does not run; its message is above"
+    if ! packages_available "$package" && may_install; then apt_refresh; fi
+    (cd "$folder" && apt-get -o APT::Sandbox::User=root download -qq "$package" </dev/null \
+        && dpkg-deb --fsys-tarfile "$package"_*.deb | tar -x "./$program" && rm "$package"_*.deb) || return 1
+    "$folder/$program" --version >/dev/null
+}
+
+# need_promtool: sets $promtool to Prometheus's checker.
+# shellcheck disable=SC2034  # for whoever sources this
+need_promtool() {
+    promtool="$(command -v promtool || true)"
+    [ -z "$promtool" ] || return 0
+    promtool="$target/prometheus/usr/bin/promtool"
+    unpack prometheus usr/bin/promtool \
+        || fail "promtool is needed, Prometheus's checker: install it as its home page says, and then run this again"
 }
 
 # wait_until SECONDS COMMAND…: polls; false when the time is over.

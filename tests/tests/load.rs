@@ -3,7 +3,7 @@
 use muster_tests::process::{Process, Said, binary, run};
 use muster_tests::{until, until_within};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -122,6 +122,142 @@ fn everybody_comes_back_also_beside_a_flood_of_wrong_passwords_which_is_turned_a
     }
 }
 
+/// The figures of a comparison by this name.
+fn figures<'a>(report: &'a Value, what: &str) -> &'a Value {
+    let lines = report["comparison"].as_array().expect("a comparison");
+    lines.iter().find(|line| line["what"] == what).unwrap_or_else(|| panic!("no {what} in {report}"))
+}
+
+/// What is compared of all.
+const COMPARED: [&str; 8] = [
+    "connect storm, last",
+    "resident set, empty",
+    "resident set for a session",
+    "message to all, first",
+    "message to all, last",
+    "replies of all, p50",
+    "replies of all, last",
+    "stream 1:1",
+];
+
+#[test]
+fn bare_sessions_at_muster_are_all_accounted_for_and_who_is_not_here_is_skipped_by_name() {
+    let load = Load::new();
+    let arguments =
+        "--peer muster,activemq --agents 50 --users 3 --window 1 --rounds 1 --turns 2 --messages 2000 --limit 170";
+    // No java, wherever there is one.
+    let said = run(load.command(arguments).env("PATH", "/nonexistent"));
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stdout.contains("SKIPPED activemq: there is no ") && said.stdout.ends_with("Complete.\n"), "{said:?}");
+    let report = load.report();
+    assert!(report["peers"]["muster"].is_string() && report["skipped"]["activemq"].is_string(), "{report}");
+    let rows = report["rows"].as_array().expect("rows");
+    for turn in [1, 2] {
+        let of_turn = |scenario: &str, what: &str| {
+            let is_it = |row: &&Value| {
+                row["of"] == json!(["muster", turn])
+                    && row["scenario"] == scenario
+                    && row["what"].as_str().is_some_and(|text| text.starts_with(what))
+            };
+            rows.iter().find(is_it).unwrap_or_else(|| panic!("no {scenario}: {what} in {report}"))
+        };
+        assert_eq!(of_turn("storm", "connected, since the begin")["seen"], 50);
+        assert_eq!(of_turn("scatter", "message to 100 %")["seen"], 50);
+        let replies = of_turn("scatter", "replies of 100 %");
+        assert_eq!(replies["seen"], 50);
+        // One round: a body of 512 bytes to each, one back from each, and on to the one who asked.
+        assert!(bytes(replies, "to_brokers") > 50 * 512 && bytes(replies, "from_brokers") > 2 * 50 * 512, "{replies}");
+        // Two clients have the stream, and not all of them.
+        let streamed = bytes(of_turn("stream", "deliveries"), "from_brokers");
+        assert!((2_000 * 128..2 * 2_000 * 512).contains(&streamed), "{streamed}");
+    }
+    for what in COMPARED {
+        assert!(figures(&report, what)["figures"]["muster"].as_f64() > Some(0.0), "{what}");
+        assert_eq!(figures(&report, what)["ratios"], json!({}), "{what}");
+    }
+    let part = &figures(&report, "replies of 1 % of agents, or of all sessions, last")["figures"];
+    assert!(part["muster-agents"].as_f64() > Some(0.0), "{part}");
+}
+
+fn has_nats_server() -> bool {
+    run(Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin nats-server --version"])).code == 0
+}
+
+#[test]
+fn a_peer_that_dies_ends_a_comparison_with_what_there_is() {
+    if !has_nats_server() {
+        eprintln!("skipped: nats-server is not installed");
+        return;
+    }
+    let load = Load::new();
+    let arguments = "idle --peer nats --agents 10 --users 1 --window 1 --limit 170";
+    let mut process = Process::start("muster-load", &mut load.command(arguments));
+    until_within("nats-server has its turn", LIMIT, || process.output().contains("muster-load: nats").then_some(()));
+    let peer = until("it is started", || find_child(process.id(), "nats-server"));
+    kill(peer);
+    assert_eq!(process.wait(LIMIT).code(), Some(1));
+    let report = load.report();
+    assert!(
+        report["ended_early"].as_str().is_some_and(|why| why.starts_with("broker nats has ended by itself")),
+        "{report}"
+    );
+    assert!(figures(&report, "resident set for a session")["figures"]["muster"].is_number(), "{report}");
+}
+
+#[test]
+fn nats_server_is_compared_where_it_is_installed() {
+    let load = Load::new();
+    let arguments = "--peer nats --agents 50 --users 3 --window 1 --rounds 1 --turns 2 --messages 2000 --limit 170";
+    if !has_nats_server() {
+        eprintln!("skipped: nats-server is not installed");
+        let said = run(&mut load.command(arguments));
+        assert!(
+            said.code == 64 && said.stderr.contains("no peer can run here: nats: there is no nats-server"),
+            "{said:?}"
+        );
+        return;
+    }
+    let report = load.complete(arguments);
+    for what in COMPARED {
+        let line = figures(&report, what);
+        let [ours, theirs] = ["muster", "nats"].map(|whom| line["figures"][whom].as_f64().expect("a figure"));
+        let ratio = line["ratios"]["muster : nats"].as_f64().expect("a ratio");
+        assert!(theirs > 0.0 && (ratio - ours / theirs).abs() < 1e-9, "{line}");
+    }
+    let part = figures(&report, "message to 1 % of agents, or to all sessions, last");
+    assert!(part["ratios"]["muster-agents : nats"].is_number(), "{part}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_before_anything_starts() {
+    let load = Load::new();
+    let refused = |arguments: &str, why: &str| {
+        let said = run(load.command(arguments).env("PATH", "/nonexistent"));
+        assert_eq!((said.code, said.stdout.as_str()), (64, ""), "{said:?}");
+        assert!(said.stderr.contains(why) && !load.file().exists(), "{said:?}");
+    };
+    refused("--peer rabbitmq", "[possible values: muster, nats, activemq]");
+    refused("churn --peer muster", "churn is Muster's own");
+    refused("--peer muster --brokers 2 --agents 4", "ask for --brokers 1");
+    refused("--peer muster --agents 4000000000", "4000000000 agents");
+    refused("--peer activemq", "no peer can run here: activemq: there is no ");
+}
+
+#[test]
+fn a_comparison_in_which_a_broker_dies_reports_what_there_is() {
+    let load = Load::new();
+    let mut process = idling(&load, "idle --peer muster --agents 10 --users 1 --window 3600");
+    kill(child(process.id(), "musterd"));
+    assert_eq!(process.wait(LIMIT).code(), Some(1));
+    let report = load.report();
+    assert!(
+        report["ended_early"].as_str().is_some_and(|why| why.starts_with("broker noc1 has ended by itself")),
+        "{report}"
+    );
+    assert_eq!(row(&report, "storm", "connected")["seen"], 10);
+    assert!(figures(&report, "connect storm, last")["figures"]["muster"].is_number(), "{report}");
+}
+
 #[test]
 fn more_than_the_machine_has_is_refused_before_anything_starts() {
     let load = Load::new();
@@ -140,15 +276,21 @@ fn more_than_the_machine_has_is_refused_before_anything_starts() {
     refused("thunder");
 }
 
+const IDLE: &str = "idle --agents 10 --users 1 --window 3600";
+
 /// A run that idles until somebody ends it.
-fn idling(load: &Load) -> Process {
-    let process = Process::start("muster-load", &mut load.command("idle --agents 10 --users 1 --window 3600"));
+fn idling(load: &Load, arguments: &str) -> Process {
+    let process = Process::start("muster-load", &mut load.command(arguments));
     until_within("it idles", LIMIT, || process.output().contains("muster-load: idle").then_some(()));
     process
 }
 
 /// The process that a process has started by this name.
 fn child(parent: u32, name: &str) -> u32 {
+    find_child(parent, name).unwrap_or_else(|| panic!("{parent} has no child {name}"))
+}
+
+fn find_child(parent: u32, name: &str) -> Option<u32> {
     let is_it = |status: &str| {
         status.lines().next().is_some_and(|line| line.ends_with(&format!("\t{name}")))
             && status.contains(&format!("\nPPid:\t{parent}\n"))
@@ -157,7 +299,7 @@ fn child(parent: u32, name: &str) -> u32 {
         fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let status = |process: &u32| fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let mut found = all.filter(|process: &u32| is_it(&status(process)));
-    found.next().unwrap_or_else(|| panic!("{parent} has no child {name}"))
+    found.next()
 }
 
 /// Gone, or dead and not fetched by its parent yet.
@@ -174,7 +316,7 @@ fn kill(process: u32) {
 #[test]
 fn interrupted_it_reports_what_it_has_and_leaves_nobody_behind() {
     let load = Load::new();
-    let mut process = idling(&load);
+    let mut process = idling(&load, IDLE);
     let broker = child(process.id(), "musterd");
     process.signal(Signal::INT);
     assert_eq!(process.wait(LIMIT).code(), Some(1));
@@ -189,7 +331,7 @@ fn interrupted_it_reports_what_it_has_and_leaves_nobody_behind() {
 #[test]
 fn a_broker_that_dies_ends_the_run_with_what_there_is() {
     let load = Load::new();
-    let mut process = idling(&load);
+    let mut process = idling(&load, IDLE);
     kill(child(process.id(), "musterd"));
     assert_eq!(process.wait(LIMIT).code(), Some(1));
     let report = load.report();
@@ -203,7 +345,7 @@ fn a_broker_that_dies_ends_the_run_with_what_there_is() {
 #[test]
 fn killed_without_a_word_it_leaves_nobody_behind() {
     let load = Load::new();
-    let mut process = idling(&load);
+    let mut process = idling(&load, IDLE);
     let children = [child(process.id(), "musterd"), child(process.id(), "muster-load")];
     process.kill();
     until("its children are gone", || children.iter().all(|child| is_gone(*child)).then_some(()));

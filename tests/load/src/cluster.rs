@@ -1,62 +1,36 @@
-//! Where do the brokers come from? `musterd init` in a temporary folder, real processes, and their end with this one.
+//! Where do the brokers come from? `musterd init` in a temporary folder, with users and passwords for all that connect.
 
+use crate::broker::Broker;
+use crate::dialect::Dialect;
 use crate::ending::{Ending, Teller};
 use crate::options::Options;
 use crate::plan::Share;
-use crate::population::{Population, customer, user_name};
+use crate::population::{Population, customer, session_name, user_name};
 use anyhow::{Context, Result, bail};
 use muster_tests::cluster::free_address;
-use rustix::process::{Signal, set_parent_process_death_signal};
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::Stdio;
+use std::sync::Arc;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::process::Command;
 
 /// The operator that `musterd init` makes: group noc, no scope.
 pub(crate) const OPERATOR: &str = "alice";
 
-/// How long a broker may take until it listens.
-const START: Duration = Duration::from_secs(60);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(2);
-/// Lines of a broker's log that are shown when it ends by itself.
-const SHOWN: usize = 10;
 /// Connections of a broker that are no agent's.
 const OTHERS: u32 = 1_024;
 
 /// A cluster on this machine.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     bin: PathBuf,
     teller: Teller,
     brokers: Vec<Broker>,
-}
-
-/// One broker.
-#[derive(Debug)]
-struct Broker {
-    name: String,
-    address: SocketAddr,
-    running: Option<Running>,
-}
-
-/// A process, watched by a task.
-#[derive(Debug)]
-struct Running {
-    process: u32,
-    kill: oneshot::Sender<()>,
-    watcher: JoinHandle<()>,
 }
 
 /// Where the programs are, or what to do about those that are not there.
@@ -76,14 +50,6 @@ pub(crate) fn programs(options: &Options) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Becomes `musterd`: a process that ends when the one that started it does, however that ends.
-pub(crate) fn become_broker(bin: &Path, config: &Path) -> Result<std::convert::Infallible> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    let musterd = bin.join("musterd");
-    let error = std::process::Command::new(&musterd).arg("run").arg("--config").arg(config).exec();
-    Err(error).with_context(|| musterd.display().to_string())
-}
-
 impl Cluster {
     /// Makes the files; nothing runs yet.
     pub(crate) async fn make(bin: PathBuf, population: &Population, teller: Teller) -> Result<Cluster> {
@@ -95,10 +61,13 @@ impl Cluster {
             let (name, address) = (format!("noc{number}"), free_address());
             let (port, link, admin) = (address.port(), free_address().port(), free_address().port());
             init.arg("--broker").arg(format!("{name}=127.0.0.1:{port}:{link}:{admin}"));
-            brokers.push(Broker { name, address, running: None });
+            let home = folder.path().join("cluster").join(&name);
+            let config = home.join("musterd.toml");
+            let command = vec![bin.join("musterd").into(), "run".into(), "--config".into(), config.into()];
+            brokers.push(Broker::new(&name, address, home, command));
         }
         run(&mut init).await?;
-        let cluster = Cluster { folder, bin, teller, brokers };
+        let cluster = Cluster { folder: Arc::new(folder), bin, teller, brokers };
         cluster.configure(population).await?;
         Ok(cluster)
     }
@@ -121,6 +90,17 @@ impl Cluster {
             fs::write(&config, settings.to_string())?;
         }
         Ok(())
+    }
+
+    /// The same files with another broker, which has the same certificate and takes the same passwords. Nothing runs yet.
+    pub(crate) fn beside(&self, broker: Broker) -> Cluster {
+        let (folder, bin, teller) = (self.folder.clone(), self.bin.clone(), self.teller.clone());
+        Cluster { folder, bin, teller, brokers: vec![broker] }
+    }
+
+    /// Certificate and key of the first broker.
+    pub(crate) fn certificate(&self) -> [PathBuf; 2] {
+        ["broker.pem", "broker.key"].map(|file| self.cluster().join(&self.brokers[0].name).join(file))
     }
 
     fn cluster(&self) -> PathBuf {
@@ -164,7 +144,7 @@ impl Cluster {
 
     /// The processes that run.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        self.brokers.iter().filter_map(|broker| Some(broker.running.as_ref()?.process)).collect()
+        self.brokers.iter().filter_map(Broker::process).collect()
     }
 
     /// Starts all brokers, and waits until they listen.
@@ -177,41 +157,12 @@ impl Cluster {
 
     /// Starts a broker, and waits until it listens.
     pub(crate) async fn start_one(&mut self, place: usize, ending: &Ending) -> Result<()> {
-        let folder = self.cluster().join(&self.brokers[place].name);
-        let log = OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
-        let broker = &mut self.brokers[place];
-        // From here, where the main thread is: the death signal is that of the thread that started it.
-        let child = Command::new(std::env::current_exe()?)
-            .arg("--bin")
-            .arg(&self.bin)
-            .arg("--as-broker")
-            .arg(folder.join("musterd.toml"))
-            .stdin(Stdio::null())
-            .stdout(File::try_clone(&log)?)
-            .stderr(log)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        let process = child.id().context("a broker without a process id")?;
-        let (kill, killed) = oneshot::channel();
-        let watcher = tokio::spawn(watch(child, killed, broker.name.clone(), folder.join("log"), self.teller.clone()));
-        broker.running = Some(Running { process, kill, watcher });
-        let listens = async {
-            while TcpStream::connect(broker.address).await.is_err() {
-                sleep(LOOK).await;
-            }
-        };
-        let in_time = ending.unless(timeout(START, listens)).await?;
-        in_time.with_context(|| format!("broker {} does not listen within {} s", broker.name, START.as_secs()))
+        self.brokers[place].start(self.teller.clone(), ending).await
     }
 
     /// Kills a broker as `kill -9` does.
     pub(crate) async fn kill(&mut self, place: usize) {
-        if let Some(running) = self.brokers[place].running.take() {
-            // It may have ended by itself; the watcher has told.
-            let _ = running.kill.send(());
-            let _ = running.watcher.await;
-        }
+        self.brokers[place].kill().await;
     }
 
     /// Ends all brokers.
@@ -222,28 +173,11 @@ impl Cluster {
     }
 }
 
-/// Nobody but us ends a broker.
-async fn watch(mut child: Child, killed: oneshot::Receiver<()>, name: String, log: PathBuf, teller: Teller) {
-    tokio::select! {
-        status = child.wait() => {
-            let status = status.map_or_else(|error| error.to_string(), |status: ExitStatus| status.to_string());
-            teller.tell(format!("broker {name} has ended by itself ({status}); its log ends with:\n{}", tail(&log)));
-        }
-        _ = killed => drop(child.kill().await),
-    }
-}
-
-fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
-}
-
 /// What stands in the policy beside what `musterd init` wrote.
 fn more_policy(users: u32, hash: &str) -> String {
     let mut text = String::from(
-        "\n[[collective]]\nname = \"stream\"\ntargeted = false\n\n\
-         [[acl]]\ndestination = \"/topic/stream.>\"\nread = [\"noc\"]\nwrite = [\"noc\"]\n",
+        "\n[[collective]]\nname = \"stream\"\ntargeted = false\n\n[groups.bare]\n\n\
+         [[acl]]\ndestination = \"/topic/stream.>\"\nread = [\"noc\", \"bare\"]\nwrite = [\"noc\"]\n",
     );
     for user in 0..users {
         let _ = write!(
@@ -252,6 +186,8 @@ fn more_policy(users: u32, hash: &str) -> String {
             user_name(user),
             customer(user)
         );
+        let bare = session_name(user);
+        let _ = write!(text, "\n[users.{bare}]\nkind = \"service\"\npassword = \"{hash}\"\ngroups = [\"bare\"]\n");
     }
     text
 }
@@ -270,7 +206,7 @@ fn adapt(settings: &mut toml::Table, agents: u32) {
 }
 
 /// Runs a command to its end; what it printed.
-async fn run(command: &mut Command) -> Result<String> {
+pub(crate) async fn run(command: &mut Command) -> Result<String> {
     let name = format!("{:?}", command.as_std().get_program());
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.with_context(|| name.clone())?;
     if !output.status.success() {
@@ -284,12 +220,14 @@ pub(crate) fn begin(
     cluster: &Cluster,
     population: Population,
     share: Share,
+    bare: Option<Dialect>,
     options: &Options,
 ) -> crate::orders::Begin {
     crate::orders::Begin {
         population,
         share,
         brokers: cluster.addresses(),
+        bare,
         ca: cluster.ca(),
         password: cluster.password(),
         reply_bytes: options.reply_bytes,

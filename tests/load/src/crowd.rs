@@ -1,5 +1,6 @@
 //! What do the agents of a generator share, and what is noted of each?
 
+use crate::dialect::Dialect;
 use crate::orders::{Begin, Counts};
 use crate::plan::Share;
 use crate::population::Population;
@@ -26,6 +27,8 @@ pub(crate) struct Crowd {
     pub(crate) password: SecretString,
     pub(crate) reply: Bytes,
     pub(crate) reply_delay: Duration,
+    /// They are bare sessions that speak this, and no agents.
+    pub(crate) bare: Option<Dialect>,
     /// How many may be on their way in at once.
     pub(crate) turns: Arc<Semaphore>,
     agents: Vec<Mutex<Agent>>,
@@ -70,13 +73,16 @@ struct Journal {
 impl Crowd {
     /// Nobody is connected yet. Documents are made now, so that making them is no part of what is measured.
     pub(crate) fn new(begin: Begin) -> Result<Crowd> {
-        let Begin { population, share, brokers, ca, password, reply_bytes, reply_delay_ms } = begin;
+        let Begin { population, share, brokers, bare, ca, password, reply_bytes, reply_delay_ms } = begin;
         let password = std::fs::read_to_string(&password).with_context(|| password.display().to_string())?;
         let mut agents = Vec::with_capacity(share.count as usize);
         for number in share.agents() {
-            let document = population.document(number, 0)?;
-            let document = (document.to_value().to_string().into(), document.hash());
-            agents.push(Mutex::new(Agent { document, ..Agent::default() }));
+            let mut agent = Agent::default();
+            if bare.is_none() {
+                let document = population.document(number, 0)?;
+                agent.document = (document.to_value().to_string().into(), document.hash());
+            }
+            agents.push(Mutex::new(agent));
         }
         Ok(Crowd {
             population,
@@ -86,6 +92,7 @@ impl Crowd {
             password: SecretString::from(password.trim_end()),
             reply: json_of(reply_bytes as usize),
             reply_delay: Duration::from_millis(reply_delay_ms),
+            bare,
             turns: Arc::new(Semaphore::new(0)),
             agents,
             journal: Mutex::default(),
@@ -150,19 +157,23 @@ impl Crowd {
 
     /// The broker has the document of this hash.
     pub(crate) fn registered(&self, number: u32, hash: &str, began: u64) {
-        let now = now();
         let mut agent = self.agent(number);
         let Some(pending) = agent.pending.take_if(|pending| pending.hash == hash) else { return };
         agent.is_registered = true;
-        let has_returned = std::mem::take(&mut agent.is_away);
         drop(agent);
-        let mut journal = lock(&self.journal);
-        if has_returned {
+        if !pending.is_whole {
+            lock(&self.journal).acknowledged.push(now().saturating_sub(pending.sent));
+        }
+        self.arrived(number, began);
+    }
+
+    /// It is in; if it was away, that is noted.
+    pub(crate) fn arrived(&self, number: u32, began: u64) {
+        let now = now();
+        if std::mem::take(&mut self.agent(number).is_away) {
+            let mut journal = lock(&self.journal);
             journal.away -= 1;
             journal.arrivals.push([began, now]);
-        }
-        if !pending.is_whole {
-            journal.acknowledged.push(now.saturating_sub(pending.sent));
         }
         self.noted.notify_one();
     }

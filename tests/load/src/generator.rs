@@ -3,6 +3,7 @@
 use crate::agent;
 use crate::crowd::Crowd;
 use crate::flood::flood;
+use crate::listener;
 use crate::orders::{Answer, Order};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, Write};
@@ -57,7 +58,11 @@ impl Generator {
             Order::Connect { together } => {
                 self.crowd.turns.add_permits(together.saturating_sub(self.crowd.turns.available_permits()));
                 for number in self.crowd.share.agents() {
-                    self.agents.spawn(agent::live(self.crowd.clone(), number));
+                    let crowd = self.crowd.clone();
+                    match crowd.bare {
+                        Some(dialect) => self.agents.spawn(listener::live(crowd, dialect, number)),
+                        None => self.agents.spawn(agent::live(crowd, number)),
+                    };
                 }
             }
             Order::Disconnect => {

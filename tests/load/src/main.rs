@@ -2,37 +2,47 @@
 #![allow(clippy::print_stdout, reason = "a command line prints")]
 
 mod agent;
+mod bare;
+mod broker;
 mod cluster;
+mod compare;
 mod crew;
 mod crowd;
+mod dialect;
 mod ending;
 mod flood;
 mod generator;
+mod listener;
 mod machine;
 mod operator;
 mod options;
 mod orders;
+mod peers;
 mod plan;
 mod population;
 mod report;
+mod requester;
 mod run;
 mod scenarios;
 mod times;
+mod turns;
 mod wire;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use cluster::Cluster;
 use crew::Crew;
 use ending::{Ended, Ending, Teller};
-use machine::{Machine, Usage};
+use machine::Machine;
 use options::Options;
-use orders::Order;
+use peers::Peer;
 use plan::Share;
 use population::Population;
 use report::Report;
 use run::Run;
 use serde_json::{Map, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,9 +63,8 @@ fn main() -> ExitCode {
     };
     let ended = if options.as_generator {
         with_runtime(tokio::runtime::Builder::new_current_thread(), generator::run()).map(|()| 0)
-    } else if let Some(config) = &options.as_broker {
-        let bin = options.bin.clone().unwrap_or_default();
-        cluster::become_broker(&bin, config).map(|never| match never {})
+    } else if !options.as_broker.is_empty() {
+        broker::become_broker(&options.as_broker).map(|never| match never {})
     } else {
         lead(options)
     };
@@ -84,9 +93,8 @@ fn lead(options: Options) -> Result<u8> {
         per_address: options.per_address,
         seed: options.seed,
     };
-    let checked = plan::plan(&population, &machine).map_err(anyhow::Error::from);
-    let checked = checked.and_then(|shares| Ok((shares, cluster::programs(&options)?)));
-    let (shares, bin) = match checked {
+    let checked = with_runtime(tokio::runtime::Builder::new_current_thread(), check(&options, &population, &machine));
+    let Checked { shares, bin, peers, skipped } = match checked {
         Ok(checked) => checked,
         Err(error) => {
             eprintln!("muster-load: {error:#}");
@@ -100,7 +108,10 @@ fn lead(options: Options) -> Result<u8> {
         machine,
         load_before: machine::load(),
         asked: asked(&options),
+        peers: peers.iter().map(|(peer, version)| (peer.name(), version.clone())).collect(),
+        skipped,
         rows: Vec::new(),
+        comparison: Vec::new(),
         ended_early: None,
     };
     let json = options.json.clone();
@@ -110,7 +121,9 @@ fn lead(options: Options) -> Result<u8> {
         let (teller, ending) = ending::ending();
         let limit = options.limit();
         tokio::spawn(tell_of_the_end(teller.clone(), limit)?);
-        let (rows, ended) = conduct(options, population, shares, bin, teller, ending).await;
+        let peers: Vec<Peer> = peers.into_keys().collect();
+        let (rows, ended) = conduct(options, population, shares, bin, &peers, (teller, ending)).await;
+        report.comparison = compare::compare(&rows);
         report.rows = rows;
         report.ended_early = ended.err().map(|error| format!("{error:#}"));
         Ok(())
@@ -123,14 +136,43 @@ fn lead(options: Options) -> Result<u8> {
     Ok(if report.is_complete() { 0 } else { EXIT_INCOMPLETE })
 }
 
+/// What can be done of what was asked.
+struct Checked {
+    /// The agents of each generator.
+    shares: Vec<Share>,
+    /// Where the programs are.
+    bin: PathBuf,
+    /// Who is compared, with versions; nobody unless asked for.
+    peers: BTreeMap<Peer, String>,
+    /// Why the others are not.
+    skipped: BTreeMap<&'static str, String>,
+}
+
+async fn check(options: &Options, population: &Population, machine: &Machine) -> Result<Checked> {
+    let (mut peers, mut skipped) = (BTreeMap::new(), BTreeMap::new());
+    for peer in options.peers()? {
+        match peer.version().await {
+            Ok(version) => drop(peers.insert(peer, version)),
+            Err(why) => drop(skipped.insert(peer.name(), format!("{why:#}"))),
+        }
+    }
+    if !skipped.is_empty() && peers.len() == 1 && !options.peer.contains(&Peer::Muster) {
+        let why: Vec<String> = skipped.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        bail!("no peer can run here: {}", why.join("; "));
+    }
+    let each = peers.keys().map(|peer| peer.session()).max().unwrap_or(plan::AGENT);
+    let shares = plan::plan(population, each, machine)?;
+    Ok(Checked { shares, bin: cluster::programs(options)?, peers, skipped })
+}
+
 /// From the first broker to the end of the last; the rows that there are, however it ended.
 async fn conduct(
     options: Options,
     population: Population,
     shares: Vec<Share>,
-    bin: std::path::PathBuf,
-    teller: Teller,
-    ending: Ending,
+    bin: PathBuf,
+    peers: &[Peer],
+    (teller, ending): (Teller, Ending),
 ) -> (Vec<report::Row>, Result<()>) {
     let cluster = match ending.unless(Cluster::make(bin, &population, teller)).await {
         Ok(Ok(cluster)) => cluster,
@@ -140,27 +182,15 @@ async fn conduct(
     let scenarios = options.scenarios();
     let crew = Crew::default();
     let rows = Vec::new();
-    let mut run = Run { options, population, cluster, crew, shares, ending, empty: 0, peak: 0, rows };
-    let ended = play(&mut run, &scenarios).await;
+    let mut run = Run { options, population, cluster, bare: None, crew, shares, ending, empty: 0, peak: 0, rows };
+    let ended = match peers.is_empty() {
+        true => run.play(&scenarios).await,
+        false => turns::take(&mut run, peers, &scenarios).await,
+    };
     // What is known to be the reason is said, and not what came of it.
     let ended = run.ending.check().map_err(anyhow::Error::from).and(ended);
-    run.crew.dismiss().await;
-    run.cluster.stop().await;
+    run.rest().await;
     (run.rows, ended)
-}
-
-async fn play(run: &mut Run, scenarios: &[options::Scenario]) -> Result<()> {
-    run.cluster.start(&run.ending).await?;
-    run.until_linked().await?;
-    for share in run.shares.clone() {
-        let begin = cluster::begin(&run.cluster, run.population, share, &run.options);
-        run.crew.join(Order::Begin(begin), &run.ending).await?;
-    }
-    run.empty = Usage::of_all(&run.cluster.processes()).resident;
-    for scenario in scenarios {
-        scenarios::run(*scenario, run).await?;
-    }
-    Ok(())
 }
 
 /// The limit, Ctrl-C and SIGTERM end the run; whatever is started first listens for them.
@@ -192,5 +222,9 @@ fn asked(options: &Options) -> Map<String, serde_json::Value> {
         "reply-delay": options.reply_delay,
         "rounds": options.rounds,
     });
-    if let serde_json::Value::Object(asked) = asked { asked } else { Map::new() }
+    let mut asked = if let serde_json::Value::Object(asked) = asked { asked } else { Map::new() };
+    if !options.peer.is_empty() {
+        asked.insert("turns".into(), options.turns.into());
+    }
+    asked
 }

@@ -1,6 +1,9 @@
 //! What can be asked of `muster-load`?
 
+use crate::peers::Peer;
+use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,6 +48,12 @@ pub(crate) struct Options {
     /// How long an agent takes to answer, in ms
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub(crate) reply_delay: u64,
+    /// Compare with these, one after another, again and again: bare sessions at each, the same storm, idle, scatter and stream
+    #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',')]
+    pub(crate) peer: Vec<Peer>,
+    /// How often each broker has its turn in a comparison
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) turns: u32,
     /// Rounds that count; of each kind one goes before that does not
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) rounds: u32,
@@ -72,9 +81,9 @@ pub(crate) struct Options {
     /// Become a generator: orders come on standard input.
     #[arg(long, hide = true)]
     pub(crate) as_generator: bool,
-    /// Become the broker of this configuration, which ends when whoever started it does.
-    #[arg(long, hide = true, value_name = "CONFIG")]
-    pub(crate) as_broker: Option<PathBuf>,
+    /// Become the broker that this command starts, which ends when whoever started it does.
+    #[arg(long, hide = true, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true)]
+    pub(crate) as_broker: Vec<OsString>,
 }
 
 /// What is measured.
@@ -98,6 +107,9 @@ pub(crate) enum Scenario {
     Flood,
 }
 
+/// What all brokers can do.
+const COMPARABLE: [Scenario; 4] = [Scenario::Storm, Scenario::Idle, Scenario::Scatter, Scenario::Stream];
+
 impl Scenario {
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -116,9 +128,10 @@ impl Scenario {
 impl Options {
     /// In the order in which they are run, each once. The storm comes first where it is needed, asked for or not.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        let mut all = match self.scenarios.is_empty() {
-            true => Scenario::value_variants().to_vec(),
-            false => self.scenarios.clone(),
+        let mut all = match (self.scenarios.is_empty(), self.peer.is_empty()) {
+            (true, true) => Scenario::value_variants().to_vec(),
+            (true, false) => COMPARABLE.to_vec(),
+            (false, _) => self.scenarios.clone(),
         };
         if all.iter().any(|scenario| *scenario != Scenario::Stream) {
             all.push(Scenario::Storm);
@@ -126,6 +139,25 @@ impl Options {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Those that are to be compared, each once and Muster first; none if nothing is to be compared. An error if it cannot be.
+    pub(crate) fn peers(&self) -> Result<Vec<Peer>> {
+        if self.peer.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(scenario) = self.scenarios().iter().find(|scenario| !COMPARABLE.contains(scenario)) {
+            let names = COMPARABLE.map(Scenario::name).join(", ");
+            bail!("{} is Muster's own, and cannot be compared: ask for some of {names}", scenario.name());
+        }
+        if self.brokers > 1 {
+            bail!("--peer compares one broker with another: ask for --brokers 1");
+        }
+        let mut peers = self.peer.clone();
+        peers.push(Peer::Muster);
+        peers.sort();
+        peers.dedup();
+        Ok(peers)
     }
 
     pub(crate) fn window(&self) -> Duration {
@@ -163,5 +195,30 @@ mod tests {
         assert_eq!(scenarios(&[]), Scenario::value_variants());
         assert_eq!(scenarios(&["scatter", "find", "find"]), [Storm, Find, Scatter]);
         assert_eq!(scenarios(&["stream"]), [Stream]);
+        assert_eq!(scenarios(&["--peer", "nats"]), COMPARABLE);
+    }
+
+    #[test]
+    fn muster_is_the_first_of_those_that_are_compared() {
+        let peers = |arguments: &[&str]| {
+            let options = Options::try_parse_from(["muster-load"].iter().chain(arguments)).expect("options");
+            options.peers().map_err(|error| error.to_string())
+        };
+        assert_eq!(peers(&[]), Ok(vec![]));
+        assert_eq!(
+            peers(&["--peer", "activemq,nats", "--peer", "nats"]),
+            Ok(vec![Peer::Muster, Peer::Nats, Peer::Activemq])
+        );
+        assert_eq!(peers(&["--peer", "muster"]), Ok(vec![Peer::Muster]));
+        let refused = |arguments: &[&str]| peers(arguments).expect_err("refused");
+        assert!(refused(&["scatter", "churn", "--peer", "nats"]).starts_with("churn is Muster's own"));
+        assert!(refused(&["--peer", "nats", "--brokers", "2"]).ends_with("ask for --brokers 1"));
+    }
+
+    #[test]
+    fn the_command_of_a_broker_is_taken_as_it_is() {
+        let line = ["muster-load", "--as-broker", "nats-server", "-c", "--flood", "storm"];
+        let options = Options::try_parse_from(line).expect("options");
+        assert_eq!(options.as_broker, line[2..]);
     }
 }

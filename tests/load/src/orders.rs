@@ -1,5 +1,6 @@
 //! What do the coordinator and its generators say to each other? A line of JSON each way, over pipes.
 
+use crate::dialect::Dialect;
 use crate::plan::Share;
 use crate::population::Population;
 use crate::wire::Wire;
@@ -42,6 +43,8 @@ pub(crate) struct Begin {
     pub(crate) population: Population,
     pub(crate) share: Share,
     pub(crate) brokers: Vec<SocketAddr>,
+    /// They are bare sessions that speak this, and no agents.
+    pub(crate) bare: Option<Dialect>,
     pub(crate) ca: PathBuf,
     /// Where the password of all users is.
     pub(crate) password: PathBuf,

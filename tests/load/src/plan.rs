@@ -9,7 +9,7 @@ const SPARE: u64 = 1_000;
 /// Most agents of one generator.
 const MOST: u64 = 19_000;
 /// What an agent takes at most, bytes: in its broker, in its generator, and of the kernel's for both sockets.
-const AGENT: u64 = 96 * 1024;
+pub(crate) const AGENT: u64 = 96 * 1024;
 /// What each value of an agent's facts beyond the usual 20 takes, bytes.
 const VALUE: u64 = 512;
 /// What a broker takes with no agents, bytes, while it checks passwords.
@@ -58,8 +58,8 @@ pub(crate) enum Refusal {
     Idle { agents: u32, brokers: u32 },
 }
 
-/// The generators for these agents, or why there can be none.
-pub(crate) fn plan(population: &Population, machine: &Machine) -> Result<Vec<Share>, Refusal> {
+/// The generators for these agents, each of which takes so many bytes, or why there can be none.
+pub(crate) fn plan(population: &Population, each: u64, machine: &Machine) -> Result<Vec<Share>, Refusal> {
     let Population { agents, brokers, facts, per_address, .. } = *population;
     if brokers > agents {
         return Err(Refusal::Idle { agents, brokers });
@@ -81,7 +81,7 @@ pub(crate) fn plan(population: &Population, machine: &Machine) -> Result<Vec<Sha
         return Err(Refusal::Descriptors { agents, brokers, need: at_one + SPARE, have, most, enough });
     }
     let fixed = BROKER * u64::from(brokers);
-    let each = AGENT + VALUE * u64::from(facts.saturating_sub(20));
+    let each = each + VALUE * u64::from(facts.saturating_sub(20));
     let need = fixed + each * u64::from(agents);
     if need > machine.available {
         let mib = |bytes: u64| bytes / (1024 * 1024);
@@ -120,41 +120,45 @@ mod tests {
 
     #[test]
     fn fifty_thousand_take_three_brokers_and_three_generators() {
-        let shares = plan(&population(50_000, 3), &machine()).expect("they fit");
+        let shares = plan(&population(50_000, 3), AGENT, &machine()).expect("they fit");
         assert_eq!(shares.len(), 3);
         assert_eq!(shares.iter().map(|share| share.count).sum::<u32>(), 50_000);
         for pair in shares.windows(2) {
             assert_eq!(pair[0].agents().end, pair[1].first);
         }
         assert!(shares.iter().all(|share| (16_666..=16_667).contains(&share.count)), "{shares:?}");
-        assert_eq!(plan(&population(19_000, 1), &machine()), Ok(vec![Share { first: 0, count: 19_000 }]));
+        assert_eq!(plan(&population(19_000, 1), AGENT, &machine()), Ok(vec![Share { first: 0, count: 19_000 }]));
         let unlimited = Machine { descriptors: None, ..machine() };
-        assert_eq!(plan(&population(50_000, 1), &unlimited).map(|shares| shares.len()), Ok(3));
+        assert_eq!(plan(&population(50_000, 1), AGENT, &unlimited).map(|shares| shares.len()), Ok(3));
     }
 
     #[test]
     fn what_is_too_much_is_refused_with_what_is_not() {
-        let refused =
-            |population: Population, machine: Machine| plan(&population, &machine).expect_err("too much").to_string();
+        let refused = |population: Population, machine: Machine| {
+            plan(&population, AGENT, &machine).expect_err("too much").to_string()
+        };
         assert_eq!(
             refused(population(50_000, 1), machine()),
             "50000 agents over 1 broker(s) need 51000 open files in one broker; the hard limit here is 20000: \
              ask for --agents 19000 or --brokers 3, or raise the limit (ulimit -Hn)"
         );
-        assert!(plan(&population(50_000, 3), &machine()).is_ok());
+        assert!(plan(&population(50_000, 3), AGENT, &machine()).is_ok());
         let small = Machine { available: 1 << 30, ..machine() };
         let text = refused(population(19_000, 1), small.clone());
         assert_eq!(
             text,
             "19000 agents with 20 facts over 1 broker(s) need about 1909 MiB of memory; 1024 MiB are available: ask for --agents 9557"
         );
-        assert!(plan(&population(9_557, 1), &small).is_ok());
+        assert!(plan(&population(9_557, 1), AGENT, &small).is_ok());
+        let error =
+            plan(&population(9_557, 1), 4 * AGENT, &small).expect_err("too much for who takes more").to_string();
+        assert!(error.ends_with("ask for --agents 2389"), "{error}");
         let crowded = Population { per_address: 30_000, ..population(100, 1) };
         assert!(refused(crowded, machine()).ends_with("ask for --per-address 28232"));
         let many = Machine { descriptors: None, available: u64::MAX, ..machine() };
         let text = refused(population(50_000_000, 1), many.clone());
         assert!(text.ends_with("ask for --per-address 4"), "{text}");
-        assert!(plan(&Population { per_address: 4, ..population(50_000_000, 1) }, &many).is_ok());
+        assert!(plan(&Population { per_address: 4, ..population(50_000_000, 1) }, AGENT, &many).is_ok());
         let tiny = Machine { descriptors: Some(512), ..machine() };
         assert!(refused(population(1, 1), tiny).contains("hard limit here is 512"));
         assert!(refused(population(2, 3), machine()).contains("--brokers 2"));

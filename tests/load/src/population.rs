@@ -177,6 +177,11 @@ pub(crate) fn user_name(user: u32) -> String {
     format!("load-{user:03}")
 }
 
+/// The user of this number of bare sessions: one that is no agent, and has no node.
+pub(crate) fn session_name(user: u32) -> String {
+    format!("bare-{user:03}")
+}
+
 /// The customer that the policy asserts for this user's nodes.
 pub(crate) fn customer(user: u32) -> String {
     format!("c{user:02}")

@@ -1,5 +1,6 @@
 //! What was seen, as a table for people and as JSON for programs?
 
+use crate::compare::{self, Line};
 use crate::machine::Machine;
 use crate::options::Scenario;
 use crate::times::Spread;
@@ -23,7 +24,15 @@ pub(crate) struct Report {
     pub(crate) load_before: String,
     /// What was asked.
     pub(crate) asked: Map<String, Value>,
+    /// Who is compared, with versions.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) peers: BTreeMap<&'static str, String>,
+    /// Who is not, though asked for, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) skipped: BTreeMap<&'static str, String>,
     pub(crate) rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) comparison: Vec<Line>,
     /// Why it ended early, if it did.
     pub(crate) ended_early: Option<String>,
 }
@@ -31,6 +40,9 @@ pub(crate) struct Report {
 /// One line of the table. What does not apply is `None`.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Row {
+    /// In a comparison: of whom, and in which of their turns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) of: Option<(&'static str, u32)>,
     pub(crate) scenario: &'static str,
     pub(crate) what: String,
     /// Agents, messages or runs that were meant.
@@ -131,11 +143,22 @@ impl Report {
             if self.is_debug_build { "; A DEBUG BUILD: its times mean nothing" } else { "" }
         );
         let asked: Vec<String> = self.asked.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        let _ = writeln!(text, "{}\n{}", asked.join(", "), self.table());
+        let _ = writeln!(text, "{}", asked.join(", "));
+        if !self.peers.is_empty() {
+            let peers: Vec<&str> = self.peers.values().map(String::as_str).collect();
+            let _ = writeln!(text, "compared: {}", peers.join(", "));
+        }
+        let _ = writeln!(text, "{}", self.table());
         for row in &self.rows {
             for line in row.lines() {
-                let _ = writeln!(text, "{} {}: {line}", row.scenario, row.what);
+                let _ = writeln!(text, "{} {}: {line}", row.name(), row.what);
             }
+        }
+        if !self.comparison.is_empty() {
+            let _ = writeln!(text, "{}", compare::table(&self.comparison));
+        }
+        for (name, why) in &self.skipped {
+            let _ = writeln!(text, "SKIPPED {name}: {why}");
         }
         match &self.ended_early {
             Some(why) => drop(writeln!(text, "ENDED EARLY: {why}")),
@@ -171,7 +194,7 @@ impl Report {
             };
             let cost = |figure: fn(&Costs) -> String| row.costs.as_ref().map_or(String::new(), figure);
             table.add_row([
-                row.scenario.to_owned(),
+                row.name(),
                 row.what.clone(),
                 if row.seen == row.meant { row.seen.to_string() } else { format!("{} of {}", row.seen, row.meant) },
                 time(|times| times.first),
@@ -190,6 +213,11 @@ impl Report {
 }
 
 impl Row {
+    /// Scenario, and in a comparison whose it is.
+    fn name(&self) -> String {
+        self.of.map_or(self.scenario.to_owned(), |(whom, turn)| format!("{whom} {turn} {}", self.scenario))
+    }
+
     /// What does not fit the table.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -252,7 +280,10 @@ mod tests {
             machine,
             load_before: "0".into(),
             asked: Map::new(),
+            peers: BTreeMap::new(),
+            skipped: BTreeMap::new(),
             rows,
+            comparison: Vec::new(),
             ended_early: None,
         }
     }
@@ -271,6 +302,13 @@ mod tests {
         let mut early = report(vec![whole]);
         early.ended_early = Some("the limit".into());
         assert!(!early.is_complete() && early.text().contains("ENDED EARLY: the limit"));
+    }
+
+    #[test]
+    fn who_is_skipped_is_named_and_makes_no_report_incomplete() {
+        let mut skipping = report(Vec::new());
+        skipping.skipped.insert("activemq", "it is not here".into());
+        assert!(skipping.is_complete() && skipping.text().contains("SKIPPED activemq: it is not here\n"));
     }
 
     #[test]

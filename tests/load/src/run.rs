@@ -1,15 +1,18 @@
 //! What does a scenario have at hand? The cluster, the generators, what is metered, and the rows that it adds to.
 
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::crew::Crew;
+use crate::dialect::Dialect;
 use crate::ending::Ending;
 use crate::machine::{Usage, forget_peak};
 use crate::operator::Operator;
-use crate::options::Options;
-use crate::orders::Counts;
+use crate::options::{Options, Scenario};
+use crate::orders::{Counts, Order};
 use crate::plan::Share;
 use crate::population::Population;
 use crate::report::{Costs, Row};
+use crate::requester::{Caller, Requester};
+use crate::scenarios;
 use crate::wire::Wire;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -26,6 +29,8 @@ pub(crate) struct Run {
     pub(crate) options: Options,
     pub(crate) population: Population,
     pub(crate) cluster: Cluster,
+    /// Not agents but bare sessions that speak this are connected.
+    pub(crate) bare: Option<Dialect>,
     pub(crate) crew: Crew,
     /// The agents of each generator.
     pub(crate) shares: Vec<Share>,
@@ -46,6 +51,30 @@ pub(crate) struct Meter {
 }
 
 impl Run {
+    /// From the start of the brokers through all scenarios; they run on.
+    pub(crate) async fn play(&mut self, scenarios: &[Scenario]) -> Result<()> {
+        self.cluster.start(&self.ending).await?;
+        if self.bare.is_none() {
+            self.until_linked().await?;
+        }
+        for share in self.shares.clone() {
+            let begin = cluster::begin(&self.cluster, self.population, share, self.bare, &self.options);
+            self.crew.join(Order::Begin(begin), &self.ending).await?;
+        }
+        self.empty = Usage::of_all(&self.cluster.processes()).resident;
+        self.peak = 0;
+        for scenario in scenarios {
+            scenarios::run(*scenario, self).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends generators and brokers.
+    pub(crate) async fn rest(&mut self) {
+        self.crew.dismiss().await;
+        self.cluster.stop().await;
+    }
+
     /// How many agents there are.
     pub(crate) fn agents(&self) -> usize {
         self.population.agents as usize
@@ -109,6 +138,13 @@ impl Run {
         };
         let linked = self.ending.unless(timeout(LINKED, linked)).await?;
         linked.with_context(|| format!("the brokers are not linked within {} s", LINKED.as_secs()))?
+    }
+
+    /// Whoever asks those that are connected.
+    pub(crate) async fn requester(&self) -> Result<Requester> {
+        let Some(dialect) = self.bare else { return Ok(Requester::Operator(self.operator().await?.into())) };
+        let caller = self.ending.unless(Caller::connect(&self.cluster, dialect, self.population)).await??;
+        Ok(Requester::Bare(caller.into()))
     }
 
     /// An operator at the first broker.

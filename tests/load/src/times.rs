@@ -40,15 +40,17 @@ impl Spread {
 
     /// Of each figure its median over the rounds; `None` without a round.
     pub(crate) fn median(rounds: &[Spread]) -> Option<Spread> {
-        let middle = |figure: fn(&Spread) -> f64| {
-            let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
-            figures.sort_by(f64::total_cmp);
-            rank(&figures, 0.50)
-        };
+        let middle = |figure: fn(&Spread) -> f64| median(rounds.iter().map(figure).collect());
         let count = rounds.first()?.count;
-        let (first, p50) = (middle(|round| round.first), middle(|round| round.p50));
-        Some(Spread { count, first, p50, p99: middle(|round| round.p99), last: middle(|round| round.last) })
+        let (first, p50) = (middle(|round| round.first)?, middle(|round| round.p50)?);
+        Some(Spread { count, first, p50, p99: middle(|round| round.p99)?, last: middle(|round| round.last)? })
     }
+}
+
+/// The middle one of them, or the lesser of two; `None` if there are none.
+pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    (!figures.is_empty()).then(|| rank(&figures, 0.50))
 }
 
 /// The nearest rank: the least of them that so large a part is not above. There must be one.

@@ -19,7 +19,7 @@ pub(super) async fn run(run: &mut Run) -> Result<()> {
     }
     // A process of its own, with no agents.
     let nobody = Share { first: 0, count: 0 };
-    let told = begin(&run.cluster, run.population, nobody, &run.options);
+    let told = begin(&run.cluster, run.population, nobody, None, &run.options);
     run.crew.join(Order::Begin(told), &run.ending).await?;
     let flooder = run.shares.len();
     let mut users: Vec<String> = (0..run.population.users).map(user_name).collect();

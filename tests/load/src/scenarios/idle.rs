@@ -11,6 +11,9 @@ use std::time::Duration;
 /// What a storm leaves to be done is done by then.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// By this name it stands among what else is to be known.
+pub(crate) const BROKER_CPU: &str = "broker CPU, % of a core";
+
 pub(super) async fn run(run: &mut Run) -> Result<()> {
     let settled = run.pass(SETTLE).await;
     let meter = run.meter().await?;
@@ -25,10 +28,11 @@ pub(super) async fn run(run: &mut Run) -> Result<()> {
     let idle = Usage::of_all(&run.cluster.processes()).resident;
     let agents = run.agents();
     let per_agent = idle.saturating_sub(run.empty) as f64 / agents as f64;
-    let mut row = Row::new(Scenario::Idle, format!("{} s of heart-beats", window.as_secs()), agents);
+    let what = if run.bare.is_some() { "rest" } else { "heart-beats" };
+    let mut row = Row::new(Scenario::Idle, format!("{} s of {what}", window.as_secs()), agents);
     row.seen = agents;
     let percent = costs.broker_cpu * 100_000.0 / passed_ms;
-    row.more.insert("broker CPU, % of a core", ((percent * 100.0).round() / 100.0).into());
+    row.more.insert(BROKER_CPU, ((percent * 100.0).round() / 100.0).into());
     let generators = Usage::of_all(&run.crew.processes()).resident / agents as u64;
     row.more.insert("resident set of the generators for an agent, bytes", generators.into());
     row.missing = match (&passed, costs.met.is_empty()) {

@@ -3,12 +3,12 @@
 mod churn;
 mod find;
 mod flood;
-mod idle;
+pub(crate) mod idle;
 mod probes;
 mod restart;
 mod scatter;
 mod storm;
-mod stream;
+pub(crate) mod stream;
 
 use crate::options::Scenario;
 use crate::run::Run;

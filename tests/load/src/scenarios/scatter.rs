@@ -1,11 +1,11 @@
 //! How fast are many reached, and how fast have they answered? Messages and requests to parts of exactly known size.
 
 use crate::crowd::json_of;
-use crate::operator::Operator;
 use crate::options::Scenario;
 use crate::orders::{Answer, Order};
 use crate::population::{SLICES, slice_filter};
 use crate::report::Row;
+use crate::requester::Requester;
 use crate::run::Run;
 use crate::times::Spread;
 use anyhow::Result;
@@ -18,13 +18,15 @@ use std::time::Duration;
 const WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(run: &mut Run) -> Result<()> {
-    let mut operator = run.operator().await?;
+    let mut requester = run.requester().await?;
     let body = json_of(run.options.request_bytes as usize);
-    for divisor in SLICES {
+    // Only what is addressed can reach a part.
+    let slices = if run.bare.is_some() { &SLICES[..1] } else { &SLICES };
+    for divisor in slices.iter().copied() {
         let part = format!("{} %", 100.0 / f64::from(divisor));
         let slice = Slice::of(run, divisor);
-        messages(run, &mut operator, &part, &slice, &body).await?;
-        requests(run, &mut operator, &part, &slice, &body).await?;
+        messages(run, &mut requester, &part, &slice, &body).await?;
+        requests(run, &mut requester, &part, &slice, &body).await?;
     }
     Ok(())
 }
@@ -47,7 +49,7 @@ impl Slice {
 }
 
 /// Only there: when each has it.
-async fn messages(run: &mut Run, operator: &mut Operator, part: &str, slice: &Slice, body: &Bytes) -> Result<()> {
+async fn messages(run: &mut Run, requester: &mut Requester, part: &str, slice: &Slice, body: &Bytes) -> Result<()> {
     let mut row = Row::new(Scenario::Scatter, format!("message to {part}, at agents"), slice.nodes.len());
     let (mut first, mut rounds) = (None, Vec::new());
     let mut meter = None;
@@ -55,7 +57,7 @@ async fn messages(run: &mut Run, operator: &mut Operator, part: &str, slice: &Sl
         if round == 1 {
             meter = Some(run.meter().await?);
         }
-        let (id, sent) = operator.message(&slice.filter, body).await?;
+        let (id, sent) = requester.message(&slice.filter, body).await?;
         let Some(times) = Spread::since(sent, deliveries(run, &id, slice).await?) else { break };
         if round == 0 {
             first = Some(times)
@@ -74,14 +76,14 @@ async fn messages(run: &mut Run, operator: &mut Operator, part: &str, slice: &Sl
 }
 
 /// There and back: when each has it, when each reply is with the one who asked, and when everybody is accounted for.
-async fn requests(run: &mut Run, operator: &mut Operator, part: &str, slice: &Slice, body: &Bytes) -> Result<()> {
+async fn requests(run: &mut Run, requester: &mut Requester, part: &str, slice: &Slice, body: &Bytes) -> Result<()> {
     let (mut firsts, mut rounds) = ([None; 3], [const { Vec::new() }; 3]);
     let (mut meter, mut missing) = (None, None);
     for round in 0..=run.options.rounds {
         if round == 1 {
             meter = Some(run.meter().await?);
         }
-        let gathered = operator.request(&slice.filter, body, &run.ending).await?;
+        let gathered = requester.request(&slice.filter, body, &run.ending).await?;
         let there = Spread::since(gathered.sent, deliveries(run, &gathered.id, slice).await?);
         let back = Spread::since(gathered.sent, gathered.replies.iter().map(|(_, moment)| *moment));
         let done = Spread::since(gathered.sent, gathered.done);
@@ -104,6 +106,10 @@ async fn requests(run: &mut Run, operator: &mut Operator, part: &str, slice: &Sl
     let whats =
         [format!("request to {part}, at agents"), format!("replies of {part}"), format!("request to {part}, done")];
     for (place, (what, rounds)) in whats.into_iter().zip(rounds).enumerate() {
+        if place == 2 && run.bare.is_some() {
+            // No broker says so: it is when the last reply is there.
+            continue;
+        }
         // One moment of each round, and not one of each agent.
         let meant = if place == 2 { 1 } else { slice.nodes.len() };
         let mut row = Row::new(Scenario::Scatter, what, meant).rounds(firsts[place], rounds, missing.clone());
