@@ -6,6 +6,7 @@ use crate::broker::access::Peer;
 use crate::broker::event::{Event, Opened, SessionId, Ticket};
 use crate::broker::outbox::{Expired, Item, Message, OutboxReader, counted};
 use crate::broker::record::{Record, Verdict, Who};
+use crate::gate::Pending;
 use crate::hub::{Clock, Hub};
 use crate::intake::Intake;
 use crate::login::{Logins, Outcome, Rejected};
@@ -52,11 +53,16 @@ pub struct Shared {
     pub expired: Expired,
 }
 
-/// Runs a connection whose TLS is done. `deadline` is for the login; `admitted` is dropped when that is over.
-pub async fn run<S, P>(stream: S, id: SessionId, peer: Peer, shared: Arc<Shared>, deadline: Instant, admitted: P)
-where
+/// Runs a connection whose TLS is done. `deadline` is for the login; the place among those that log in is free when that is over.
+pub async fn run<S>(
+    stream: S,
+    id: SessionId,
+    peer: Peer,
+    shared: Arc<Shared>,
+    deadline: Instant,
+    place: Option<Pending>,
+) where
     S: AsyncRead + AsyncWrite + Send + 'static,
-    P: Send,
 {
     let (read, write) = io::split(stream);
     let mut reader = Reader { read, buffer: BytesMut::new(), decoder: Decoder::new(Limits::PRE_AUTH) };
@@ -72,7 +78,9 @@ where
     // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
     let (accepted, beats) = match login {
         Ok(Ok(login)) => {
-            drop(admitted);
+            if let Some(place) = place {
+                place.let_in(login.0.is_agent);
+            }
             login
         }
         Ok(Err(LoginEnd::Silent)) => return,
