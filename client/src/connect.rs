@@ -78,30 +78,22 @@ impl std::error::Error for ConnectError {}
 /// Each gets an equal part of what is left of the time, so that one that swallows packets leaves time for the next.
 pub async fn connect(access: &Access, mut told: impl FnMut(&str)) -> Result<(Session, Incoming<Stream>), ConnectError> {
     let deadline = Instant::now() + access.limit;
-    let mut attempts = match round(access, deadline).await? {
-        Round::In(session, incoming) => return Ok((session, incoming)),
-        Round::Out(attempts) => attempts,
+    let attempts = match round(access, deadline).await {
+        Err(ConnectError::Unreachable(attempts)) => attempts,
+        ended => return ended,
     };
     let left = deadline.saturating_duration_since(Instant::now());
-    let soonest = attempts.iter().filter(|attempt| attempt.again.is_some_and(|again| again < left));
-    if let Some(Attempt { address, cause, again: Some(again) }) = soonest.min_by_key(|attempt| attempt.again) {
-        told(&format!("{address}: {cause}; trying again"));
-        tokio::time::sleep(*again).await;
-        attempts = match round(access, deadline).await? {
-            Round::In(session, incoming) => return Ok((session, incoming)),
-            Round::Out(attempts) => attempts,
-        };
-    }
-    Err(ConnectError::Unreachable(attempts))
+    let soon = attempts.iter().filter(|attempt| attempt.again.is_some_and(|again| again < left));
+    let Some(Attempt { address, cause, again: Some(again) }) = soon.min_by_key(|attempt| attempt.again) else {
+        return Err(ConnectError::Unreachable(attempts));
+    };
+    told(&format!("{address}: {cause}; trying again"));
+    tokio::time::sleep(*again).await;
+    round(access, deadline).await
 }
 
-/// What came of trying each broker of the list.
-enum Round {
-    In(Session, Incoming<Stream>),
-    Out(Vec<Attempt>),
-}
-
-async fn round(access: &Access, deadline: Instant) -> Result<Round, ConnectError> {
+/// Tries each broker of the list.
+async fn round(access: &Access, deadline: Instant) -> Result<(Session, Incoming<Stream>), ConnectError> {
     let mut attempts = Vec::new();
     for (index, address) in access.brokers.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -123,7 +115,7 @@ async fn round(access: &Access, deadline: Instant) -> Result<Round, ConnectError
             limit: part.saturating_sub(begun.elapsed()),
         };
         match session::login(stream, &login).await {
-            Ok((session, incoming)) => return Ok(Round::In(session, incoming)),
+            Ok(connected) => return Ok(connected),
             Err(SessionError::Refused { code, text, .. }) if !is_passing(code) => {
                 return Err(ConnectError::Refused { address: address.clone(), code, text });
             }
@@ -133,7 +125,7 @@ async fn round(access: &Access, deadline: Instant) -> Result<Round, ConnectError
             }
         }
     }
-    Ok(Round::Out(attempts))
+    Err(ConnectError::Unreachable(attempts))
 }
 
 /// TCP and TLS within this time. A broker in a storm lets those in first who have just come: who has no answer soon comes anew.
