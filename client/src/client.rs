@@ -164,9 +164,9 @@ impl Shared {
 }
 
 impl Client {
-    /// Connects to the first broker that lets the user in.
-    pub async fn connect(access: &Access) -> Result<Client, ClientError> {
-        let (session, incoming) = connect::connect(access).await?;
+    /// Connects to the first broker that lets the user in; `told` hears, a line for people, why that takes longer.
+    pub async fn connect(access: &Access, told: impl FnMut(&str)) -> Result<Client, ClientError> {
+        let (session, incoming) = connect::connect(access, told).await?;
         Client::start(session, incoming).await
     }
 

@@ -11,6 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How long a broker may take for TCP and TLS at the first try: some times what the way around the world takes.
+const PATIENCE: Duration = Duration::from_millis(600);
+/// When to come again after a broker that had no room.
+const SOON: Duration = Duration::from_millis(250);
+
 /// How to reach a broker and who logs in.
 #[derive(Debug, Clone)]
 pub struct Access {
@@ -33,6 +38,8 @@ pub struct Attempt {
     pub address: Address,
     /// What is wrong and what to do, one line.
     pub cause: String,
+    /// If that may pass: when to try again.
+    pub again: Option<Duration>,
 }
 
 /// No broker could be used.
@@ -65,21 +72,38 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Tries the brokers in order until one lets the user in.
+/// Tries the brokers in order until one lets the user in. If none does, but one may do so soon, all are tried once more, as far as
+/// there is time for that; `told` hears why, a line for people.
 ///
 /// Each gets an equal part of what is left of the time, so that one that swallows packets leaves time for the next.
-pub async fn connect(access: &Access) -> Result<(Session, Incoming<Stream>), ConnectError> {
+pub async fn connect(access: &Access, mut told: impl FnMut(&str)) -> Result<(Session, Incoming<Stream>), ConnectError> {
     let deadline = Instant::now() + access.limit;
+    let attempts = match round(access, deadline).await {
+        Err(ConnectError::Unreachable(attempts)) => attempts,
+        ended => return ended,
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let soon = attempts.iter().filter(|attempt| attempt.again.is_some_and(|again| again < left));
+    let Some(Attempt { address, cause, again: Some(again) }) = soon.min_by_key(|attempt| attempt.again) else {
+        return Err(ConnectError::Unreachable(attempts));
+    };
+    told(&format!("{address}: {cause}; trying again"));
+    tokio::time::sleep(*again).await;
+    round(access, deadline).await
+}
+
+/// Tries each broker of the list.
+async fn round(access: &Access, deadline: Instant) -> Result<(Session, Incoming<Stream>), ConnectError> {
     let mut attempts = Vec::new();
     for (index, address) in access.brokers.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let part = left / u32::try_from(access.brokers.len() - index).unwrap_or(u32::MAX);
-        let failed = |cause| Attempt { address: address.clone(), cause };
+        let failed = |cause, again| Attempt { address: address.clone(), cause, again };
         let begun = Instant::now();
-        let stream = match dial::connect(address, &access.tls, part).await {
+        let stream = match dial(address, &access.tls, part).await {
             Ok(stream) => stream,
             Err(error) => {
-                attempts.push(failed(why_not_reached(address, &error)));
+                attempts.push(failed(why_not_reached(address, &error), is_cut_off(&error).then_some(SOON)));
                 continue;
             }
         };
@@ -95,10 +119,35 @@ pub async fn connect(access: &Access) -> Result<(Session, Incoming<Stream>), Con
             Err(SessionError::Refused { code, text, .. }) if !is_passing(code) => {
                 return Err(ConnectError::Refused { address: address.clone(), code, text });
             }
-            Err(error) => attempts.push(failed(why_no_login(&error, part))),
+            Err(error) => {
+                let again = if let SessionError::Refused { retry_after, .. } = &error { *retry_after } else { None };
+                attempts.push(failed(why_no_login(&error, part), again));
+            }
         }
     }
     Err(ConnectError::Unreachable(attempts))
+}
+
+/// TCP and TLS within this time. A broker in a storm lets those in first who have just come: who has no answer soon comes anew.
+async fn dial(address: &Address, tls: &Arc<rustls::ClientConfig>, part: Duration) -> Result<Stream, DialError> {
+    if part < 2 * PATIENCE {
+        return dial::connect(address, tls, part).await;
+    }
+    match dial::connect(address, tls, PATIENCE).await {
+        Err(DialError::Timeout { .. }) => {}
+        connected => return connected,
+    }
+    dial::connect(address, tls, part - PATIENCE).await.map_err(|error| match error {
+        DialError::Timeout { address, .. } => DialError::Timeout { address, limit: part },
+        other => other,
+    })
+}
+
+/// Whether the connection was there, and ended before TLS was done.
+fn is_cut_off(error: &DialError) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let DialError::Tls { cause, .. } = error else { return false };
+    matches!(cause.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// Whether a code speaks of the broker's situation and not of the user's rights: another broker, or a later try, may do.
@@ -137,6 +186,9 @@ fn why_not_reached(address: &Address, error: &DialError) -> String {
             address.port()
         ),
         DialError::Connect { cause, .. } => why_no_tcp(address, cause),
+        DialError::Tls { .. } if is_cut_off(error) => {
+            "cut off before TLS was done: the broker has no room at the moment, or this is no TLS port".into()
+        }
         DialError::Tls { cause, .. } => why_no_tls(address, cause),
     }
 }
@@ -166,7 +218,7 @@ fn why_no_tcp(address: &Address, cause: &io::Error) -> String {
 fn why_no_tls(address: &Address, cause: &io::Error) -> String {
     use CertificateError as Certificate;
     let Some(error) = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        return format!("TLS failed: {cause}; the peer ended the handshake: is this a TLS port?");
+        return format!("TLS failed: {cause}; is this a TLS port?");
     };
     match error {
         rustls::Error::InvalidCertificate(Certificate::NotValidForName) => name_mismatch(address, &[]),
@@ -201,12 +253,16 @@ fn name_mismatch(address: &Address, presented: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{Tls, answer_login};
+    use crate::fake::{Tls, answer_busy, answer_login};
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
     fn access(brokers: Vec<Address>, tls: &Arc<rustls::ClientConfig>, limit: Duration) -> Access {
         Access { brokers, user: "alice".into(), password: "pw".into(), tls: tls.clone(), limit }
+    }
+
+    async fn connect(access: &Access) -> Result<(Session, Incoming<Stream>), ConnectError> {
+        super::connect(access, |text| panic!("no second try was expected: {text}")).await
     }
 
     fn address(host: &str, listener: &TcpListener) -> Address {
@@ -306,5 +362,43 @@ mod tests {
                 Err(other) => panic!("{other}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_broker_without_room_is_tried_once_more_and_it_is_said() {
+        let tls = Tls::new("127.0.0.1", 1);
+        // Cut off, then let in; busy, with a time that there is, and one that there is not.
+        for (first, in_the_end) in [(None, true), (Some("1"), true), (Some("60000"), false)] {
+            let listener = listener().await;
+            let access = access(vec![address("127.0.0.1", &listener)], &tls.client, Duration::from_secs(20));
+            let server = tls.server.clone();
+            tokio::spawn(async move {
+                match first {
+                    None => drop(listener.accept().await.expect("a connection")),
+                    Some(after) => answer_busy(&listener, server.clone(), after).await,
+                }
+                answer_login(listener, server, None).await;
+            });
+            let mut told = Vec::new();
+            let result = super::connect(&access, |text| told.push(text.to_owned())).await;
+            assert_eq!(result.is_ok(), in_the_end, "{first:?}");
+            let why = if first.is_none() { "cut off before TLS" } else { "busy" };
+            match result {
+                Ok(_) => assert!(told.len() == 1 && told[0].contains(why) && told[0].contains("again"), "{told:?}"),
+                Err(error) => assert!(told.is_empty() && error.to_string().contains("again in 1m"), "{error} {told:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_answer_soon_comes_anew() {
+        let tls = Tls::new("127.0.0.1", 1);
+        let listener = listener().await;
+        let access = access(vec![address("127.0.0.1", &listener)], &tls.client, Duration::from_secs(20));
+        tokio::spawn(async move {
+            let _in_a_line = listener.accept().await.expect("a connection");
+            answer_login(listener, tls.server, None).await;
+        });
+        connect(&access).await.expect("the newer one is served");
     }
 }

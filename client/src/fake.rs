@@ -57,6 +57,16 @@ pub(crate) async fn answer_login(listener: TcpListener, tls: Arc<rustls::ServerC
     while peer.next().await.is_some() {}
 }
 
+/// Takes one TLS connection and tells its login to come again after so many ms.
+pub(crate) async fn answer_busy(listener: &TcpListener, tls: Arc<rustls::ServerConfig>, retry_after: &str) {
+    let (tcp, _) = listener.accept().await.unwrap();
+    let mut peer = Peer::new(tokio_rustls::TlsAcceptor::from(tls).accept(tcp).await.unwrap());
+    assert_eq!(peer.next().await.unwrap().command, Command::Connect);
+    let answer = Frame::new(Command::Error).header(header::CODE, "busy").header(header::MESSAGE, "too many");
+    peer.send(answer.header(header::RETRY_AFTER, retry_after)).await;
+    assert!(peer.next().await.is_none());
+}
+
 fn connected() -> Frame {
     Frame::new(Command::Connected).header("version", "1.2").header("heart-beat", "0,0").header(header::BROKER, "fake")
 }

@@ -181,19 +181,22 @@ pub struct Limits {
     /// Headers of a frame.
     #[serde(deserialize_with = "values::count::<_, 16, 1024>")]
     pub max_headers: usize,
-    /// TLS handshake and login together.
+    /// TLS handshake and login together, once there is a place for that; who waits for a place does so for three quarters of it.
     #[serde(deserialize_with = "values::duration::<_, { SECOND / 10 }, { 300 * SECOND }>")]
     pub login_time: Duration,
-    /// Connections that have not logged in.
+    /// Connections that log in: TLS, and who it is.
     #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
     pub pending: usize,
-    /// Of these, from one address.
+    /// Connections that wait until they may log in.
+    #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
+    pub waiting: usize,
+    /// Of both together, from one address, or one IPv6 network of 64 bits.
     #[serde(deserialize_with = "values::count::<_, 1, 1_000_000>")]
     pub pending_per_address: usize,
     /// Connections in all.
     #[serde(deserialize_with = "values::count::<_, 1, 10_000_000>")]
     pub connections: usize,
-    /// Of these, from one address; 0: no limit, for whole data centers that come from one address.
+    /// Of these, from one address, or one IPv6 network of 64 bits; 0: no limit, for whole data centers that come from one address.
     #[serde(deserialize_with = "values::count::<_, 0, 10_000_000>")]
     pub connections_per_address: usize,
     /// Sessions of one user; 0 is no limit.
@@ -237,7 +240,8 @@ impl Default for Limits {
             max_header: 16 * 1024,
             max_headers: 64,
             login_time: Duration::from_secs(5),
-            pending: 1024,
+            pending: 256,
+            waiting: 16_384,
             pending_per_address: 32,
             connections: 65_536,
             connections_per_address: 0,

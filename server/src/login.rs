@@ -1,6 +1,6 @@
 //! Who is this? One path and one time for every login that fails; hashes on the blocking pool, bounded.
 //!
-//! Order of checks: token, positive cache, back-off of (address, user), nobody else who checks the same, a place at the hashing pool, argon2id. What the policy says beyond
+//! Order of checks: token, positive cache, back-off of (address, user), the check of the same that is under way, or else a place at the hashing pool and argon2id. What the policy says beyond
 //! the password (disabled, expired, network, client certificate, kind, node key) is weighed only after a hash was computed, so that no answer comes earlier than another.
 //!
 //! A passcode of the form of a token is only ever checked as a token. A wrong one costs two short hashes whoever it names, never an
@@ -77,7 +77,8 @@ pub struct Logins {
     verified: Mutex<HashMap<[u8; 32], u64>>,
     failures: Mutex<HashMap<(IpAddr, String), Failure>>,
     pool: Pool,
-    turns: Turns,
+    /// Whether a password is right; `None`: too many wait.
+    turns: Turns<Option<bool>>,
     tally: Tally,
 }
 
@@ -122,7 +123,7 @@ impl Logins {
             verified: Mutex::default(),
             failures: Mutex::default(),
             pool: Pool::new(hashes, waiting),
-            turns: Turns::default(),
+            turns: Turns::new(),
             tally: Tally::default(),
         }
     }
@@ -164,26 +165,14 @@ impl Logins {
             return self.accepted(user, claim, Outcome::Cache);
         }
         self.refuse_early(&pair, now.tick)?;
-        let _turn = self.turns.take(mark).await;
-        // Somebody else may have shown the same meanwhile, and have been right or wrong.
-        let now = self.clock.now();
-        if wrong.is_none() && self.is_verified(&mark, now.tick) {
-            return self.accepted(user, claim, Outcome::Cache);
-        }
-        self.refuse_early(&pair, now.tick)?;
         // By what it claims, not by what the user is: whether a user exists must not show in the time.
         let reserve = claim.node.is_none();
         self.hold(&pair, now.tick);
-        let permit = self.pool.enter(reserve).await.ok_or_else(|| busy(self.jitter(), "too many logins at once"))?;
-        let password = claim.password.clone();
         let known = phc.is_some();
-        let verified = tokio::task::spawn_blocking(move || {
-            // The permit lives here: a caller that gives up does not make room while the hash is still being computed.
-            let _permit = permit;
-            let phc = phc.unwrap_or_else(|| passwd::dummy_phc().to_owned());
-            passwd::verify(&phc, &password)
-        });
-        let right = verified.await.unwrap_or(false) && known && !claim.password.expose_secret().is_empty();
+        let check = check(self.pool.clone(), reserve, phc, claim.password.clone());
+        let verified = self.turns.share(mark, check).await;
+        let verified = verified.ok_or_else(|| busy(self.jitter(), "too many logins at once"))?;
+        let right = verified && known && !claim.password.expose_secret().is_empty();
         let reason = match (right, wrong) {
             (true, None) => {
                 lock(&self.failures).remove(&pair);
@@ -292,6 +281,18 @@ impl Logins {
     fn jitter(&self) -> u64 {
         rand::random_range(1_000..5_000)
     }
+}
+
+/// Whether a password is that of a hash, once there is a place to find out; `None` if too many wait for one.
+async fn check(pool: Pool, may_use_reserve: bool, phc: Option<String>, password: SecretString) -> Option<bool> {
+    let permit = pool.enter(may_use_reserve).await?;
+    let verified = tokio::task::spawn_blocking(move || {
+        // The permit lives here: a caller that gives up does not make room while the hash is still being computed.
+        let _permit = permit;
+        let phc = phc.unwrap_or_else(|| passwd::dummy_phc().to_owned());
+        passwd::verify(&phc, &password)
+    });
+    Some(verified.await.unwrap_or(false))
 }
 
 /// Reads CONNECT. Malformed agent headers fail like a wrong password; missing ones are weighed against the kind of user later.

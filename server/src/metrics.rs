@@ -13,9 +13,9 @@ use crate::broker::access::Kind;
 use crate::broker::mesh::Counters as Mesh;
 use crate::broker::outbox::Expired;
 use crate::broker::{Broker, Counters};
+use crate::gate::{Counts, Gate};
 use crate::hub::{BOUNDS, Beat, Hub};
 use crate::links::{LinkState, LinkStatus, Links, Traffic};
-use crate::listener::Gate;
 use crate::login::{Logins, Outcome};
 use crate::policy::keeper::Keeper;
 use muster_protocol::error::Code;
@@ -57,8 +57,7 @@ pub struct Parts<'a> {
 pub struct Snapshot {
     name: String,
     uptime: Duration,
-    /// Connections, and those of them that have not logged in.
-    connections: (usize, usize),
+    connections: Counts,
     turned_away: u64,
     logins: Vec<(Outcome, u64)>,
     expired: u64,
@@ -316,10 +315,13 @@ fn mesh(page: &mut Page, broker: &Decided) {
 }
 
 fn connections(page: &mut Page, snapshot: &Snapshot) {
-    let (open, pending) = snapshot.connections;
+    let Counts { open, waiting, pending } = snapshot.connections;
     page.family("muster_connections", Gauge, "Connections of clients, those included that have not logged in")
         .add(open);
-    page.family("muster_connections_pending", Gauge, "Connections of clients that have not logged in").add(pending);
+    page.family("muster_connections_waiting", Gauge, "Connections of clients that wait for a place to log in")
+        .add(waiting);
+    page.family("muster_connections_pending", Gauge, "Connections of clients that have a place and log in")
+        .add(pending);
     page.family("muster_connections_turned_away_total", Counter, "Connections that there was no place for")
         .add(snapshot.turned_away);
     let help = "How logins came out: right by password, cache or token; denied, busy, timeout, tls, malformed";

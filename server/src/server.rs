@@ -12,10 +12,11 @@ use crate::broker::{Broker, Settings};
 use crate::cluster_key::{ClusterKey, KeyError};
 use crate::config::{Config, Tls};
 use crate::control;
+use crate::gate::{Caps, Counts, Gate};
 use crate::hub::Hub;
 use crate::instance::{self, InstanceError};
 use crate::links::{self, Alarm, LinkError, LinkTls, Links, Me, Setup};
-use crate::listener::{self, Caps, Gate, Speaks};
+use crate::listener::{self, Speaks};
 use crate::login::Logins;
 use crate::metrics::{self, Parts};
 use crate::policy::begin::{BeginError, Begun, begin};
@@ -37,7 +38,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -267,6 +267,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
     let gate = Gate::new(Caps {
         pending: limits.pending,
         pending_per_address: limits.pending_per_address,
+        waiting: limits.waiting,
         connections: limits.connections,
         connections_per_address: limits.connections_per_address,
         login_time: limits.login_time,
@@ -279,8 +280,7 @@ pub async fn start(config: &Config) -> Result<Arc<Running>, StartError> {
         if matches!(speaks, Speaks::Plain) {
             tracing::warn!(%address, "plain STOMP is on: passwords cross the network readable");
         }
-        let socket =
-            TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address: *address, cause })?;
+        let socket = listener::bind(*address).map_err(|cause| StartError::Listen { address: *address, cause })?;
         addresses.push(socket.local_addr().unwrap_or(*address));
         tokio::spawn(listener::listen(socket, speaks, gate.clone(), shared.clone(), stopped.clone()));
     }
@@ -328,8 +328,7 @@ async fn start_links(
 ) -> Result<(Links, Vec<SocketAddr>), StartError> {
     let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
     for address in &config.listen.links {
-        let socket =
-            TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address: *address, cause })?;
+        let socket = listener::bind(*address).map_err(|cause| StartError::Listen { address: *address, cause })?;
         addresses.push(socket.local_addr().unwrap_or(*address));
         sockets.push(socket);
     }
@@ -353,6 +352,7 @@ async fn start_links(
         caps: Caps {
             pending: limits.pending,
             pending_per_address: limits.pending_per_address,
+            waiting: limits.waiting,
             connections: limits.connections,
             connections_per_address: 0,
             login_time: limits.login_time,
@@ -373,8 +373,8 @@ async fn start_api(
     }
     let mut sockets = Vec::new();
     for address in &config.listen.admin {
-        let socket = TcpListener::bind(address).await;
-        sockets.push(socket.map_err(|cause| StartError::Listen { address: *address, cause })?);
+        let socket = listener::bind(*address).map_err(|cause| StartError::Listen { address: *address, cause })?;
+        sockets.push(socket);
     }
     let (limits, counted) = (&config.limits, meter.clone());
     let setup = api::Setup {
@@ -385,6 +385,7 @@ async fn start_api(
         caps: Caps {
             pending: limits.pending,
             pending_per_address: limits.pending_per_address,
+            waiting: limits.waiting,
             connections: config.admin.connections,
             connections_per_address: config.admin.connections_per_address,
             login_time: limits.login_time,
@@ -493,7 +494,7 @@ impl Running {
 
     /// Counts and health, for `musterd ctl status`.
     pub async fn status(&self) -> Value {
-        let (connections, pending) = self.gate.counts();
+        let Counts { open, waiting, pending } = self.gate.counts();
         let broker = self.shared.hub.ask(|broker| {
             json!({
                 "sessions": broker.sessions().len(),
@@ -528,7 +529,8 @@ impl Running {
             "alarms": alarms,
             "audit": self.audit().status(),
             "uptime_s": self.started.elapsed().as_secs(),
-            "connections": connections,
+            "connections": open,
+            "waiting": waiting,
             "logging_in": pending,
             "certificate_valid_until": valid_until.and_then(|s| jiff::Timestamp::from_second(s).ok()).map(|t| t.to_string()),
             "state": broker.await.unwrap_or(Value::Null),
@@ -546,12 +548,12 @@ impl Running {
         self.stop.send_replace(true);
         self.shared.hub.tell(Event::Drain).await;
         let gone = async {
-            while self.gate.counts().0 > 0 {
+            while self.gate.counts().open > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         if tokio::time::timeout(DRAIN, gone).await.is_err() {
-            tracing::warn!(connections = self.gate.counts().0, "some connections did not end in time");
+            tracing::warn!(connections = self.gate.counts().open, "some connections did not end in time");
         }
         if let Some(api) = &self.api {
             api.stop().await;

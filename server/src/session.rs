@@ -6,6 +6,7 @@ use crate::broker::access::Peer;
 use crate::broker::event::{Event, Opened, SessionId, Ticket};
 use crate::broker::outbox::{Expired, Item, Message, OutboxReader, counted};
 use crate::broker::record::{Record, Verdict, Who};
+use crate::gate::Pending;
 use crate::hub::{Clock, Hub};
 use crate::intake::Intake;
 use crate::login::{Logins, Outcome, Rejected};
@@ -54,21 +55,20 @@ pub struct Shared {
     pub expired: Expired,
 }
 
-/// Runs a connection whose TLS is done. `deadline` is for the login; `admitted` is dropped when that is over.
+/// Runs a connection whose TLS is done. `deadline` is for the login; the place among those that log in is free when that is over.
 ///
 /// Its task lives as long as the connection, and a task keeps the room of its largest moment: what is over soon has a box of its own.
-pub async fn run<S, P>(
+pub async fn run<S>(
     stream: Halves<S>,
     id: SessionId,
     peer: Peer,
     shared: Arc<Shared>,
     deadline: Instant,
-    admitted: P,
+    place: Option<Pending>,
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
-    P: Send,
 {
-    let Some(session) = Box::pin(begin(stream, id, peer, &shared, deadline, admitted)).await else { return };
+    let Some(session) = Box::pin(begin(stream, id, peer, &shared, deadline, place)).await else { return };
     let Session { mut reader, mut writer, items, beats, mut intake } = session;
     let clock = shared.hub.clock();
     {
@@ -107,17 +107,16 @@ struct Session<S> {
 }
 
 /// The login. `None`: there is no session, and whoever was there has been told why.
-async fn begin<S, P>(
+async fn begin<S>(
     (read, write): Halves<S>,
     id: SessionId,
     peer: Peer,
     shared: &Arc<Shared>,
     deadline: Instant,
-    admitted: P,
+    place: Option<Pending>,
 ) -> Option<Session<S>>
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
-    P: Send,
 {
     let mut reader = Reader { read, buffer: BytesMut::new(), decoder: Decoder::new(Limits::PRE_AUTH) };
     let mut writer = Writer {
@@ -132,7 +131,9 @@ where
     // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
     match login {
         Ok(Ok((accepted, beats))) => {
-            drop(admitted);
+            if let Some(place) = place {
+                place.let_in(accepted.is_agent);
+            }
             writer.version = accepted.version;
             writer.token = accepted.token;
             let intake = Intake::new(accepted.version, accepted.is_agent);

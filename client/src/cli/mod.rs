@@ -277,7 +277,8 @@ impl Context {
             user: settings.user.clone(),
             limit: settings.connect_timeout,
         };
-        let client = Client::connect(&access).await?;
+        let surface = &mut self.surface;
+        let client = Client::connect(&access, |text| surface.note(&format!("muster: {text}"))).await?;
         Ok(self.client.insert(client).clone())
     }
 

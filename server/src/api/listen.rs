@@ -6,7 +6,8 @@
 use super::Front;
 use super::problem::Problem;
 use crate::broker::access::Peer;
-use crate::listener::{Gate, Open, Pending, TurnedAway, first_bytes, not_tls, part, shown};
+use crate::gate::{Arrived, Gate, Missed, Pending, TurnedAway};
+use crate::listener::{not_tls, part, shown};
 use axum::Router;
 use futures_util::FutureExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -79,24 +80,11 @@ pub(super) async fn listen(
             _ = end.wait_for(|end| *end) => return,
         };
         match accepted {
-            Ok((tcp, peer)) => match gate.enter(peer.ip()) {
-                Ok(place) => {
-                    let (tls, front, router, end) = (tls.clone(), front.clone(), router.clone(), end.clone());
-                    tokio::spawn(async move {
-                        let connection = connection(tcp, peer, tls, (front, router), place, end);
-                        if AssertUnwindSafe(Box::pin(connection)).catch_unwind().await.is_err() {
-                            tracing::error!(target: "muster::api", peer = %peer.ip(), "a connection ended in a panic");
-                        }
-                    });
-                }
-                // Dropped without a word, as at the port for STOMP.
-                Err(TurnedAway { reason, is_news: true }) => {
-                    tracing::warn!(target: "muster::api", peer = %peer.ip(), reason, "connection refused, and so are others until there is room");
-                }
-                Err(TurnedAway { reason, .. }) => {
-                    tracing::debug!(target: "muster::api", peer = %peer.ip(), reason, "connection refused");
-                }
-            },
+            Ok((tcp, peer)) => {
+                let (tls, service, gate, end) =
+                    (tls.clone(), (front.clone(), router.clone()), gate.clone(), end.clone());
+                admit(tcp, peer, &gate, move |arrived| connection(arrived, peer, tls, service, end));
+            }
             Err(error) => {
                 // Out of descriptors or memory: the listener lives, and does not spin.
                 tracing::warn!(target: "muster::api", %error, "cannot accept; trying again");
@@ -106,20 +94,53 @@ pub(super) async fn listen(
     }
 }
 
+/// Waits for a place, then serves.
+fn admit<F>(tcp: TcpStream, peer: SocketAddr, gate: &Arc<Gate>, serve: impl FnOnce(Arrived) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let waiting = match gate.enter(peer.ip()) {
+        Ok(waiting) => waiting,
+        Err(turned) => return turned_away(peer, turned),
+    };
+    tokio::spawn(async move {
+        match waiting.place(tcp).await {
+            Ok(arrived) => {
+                tokio::spawn(async move {
+                    if AssertUnwindSafe(Box::pin(serve(arrived))).catch_unwind().await.is_err() {
+                        tracing::error!(target: "muster::api", peer = %peer.ip(), "a connection ended in a panic");
+                    }
+                });
+            }
+            Err(Missed::TurnedAway(turned)) => turned_away(peer, turned),
+            Err(Missed::Silent | Missed::Gone(_)) => {}
+        }
+    });
+}
+
+/// Dropped without a word, as at the port for STOMP.
+fn turned_away(peer: SocketAddr, turned: TurnedAway) {
+    let TurnedAway { reason, is_news } = turned;
+    if is_news {
+        tracing::warn!(target: "muster::api", peer = %peer.ip(), reason, "connection refused, and so are others until there is room");
+    } else {
+        tracing::debug!(target: "muster::api", peer = %peer.ip(), reason, "connection refused");
+    }
+}
+
 async fn connection(
-    tcp: TcpStream,
+    arrived: Arrived,
     peer: SocketAddr,
     tls: TlsAcceptor,
     (front, router): (Arc<Front>, Router),
-    (_open, pending): (Open, Pending),
     end: watch::Receiver<bool>,
 ) {
+    let Arrived { tcp, first, place: pending, open: _open } = arrived;
     let begun = Instant::now();
     if let Err(error) = harden(&tcp) {
         return tracing::debug!(target: "muster::api", %error, "socket options");
     }
     let deadline = begun + front.login_time;
-    let Ok(Ok(first)) = timeout_at(deadline, first_bytes(&tcp)).await else { return };
     if let Some(what) = not_tls(&first) {
         tracing::debug!(target: "muster::api", peer = %peer.ip(), reason = what, "connection refused");
         return refuse_plain(tcp, what).await;
@@ -226,7 +247,10 @@ fn builder(is_h2: bool, idle: Duration) -> auto::Builder<TokioExecutor> {
 impl Visit {
     /// A call has shown who it is.
     pub(super) fn admit(&self) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pending) = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Agents have no API.
+            pending.let_in(false);
+        }
     }
 
     /// A call has shown something wrong: it is answered, and the connection ends. One that was admitted stays: others may share it.

@@ -21,9 +21,9 @@ mod seats;
 mod sessions;
 
 use crate::config::AdminConfig;
+use crate::gate::{Caps, Gate};
 use crate::hub::Hub;
 use crate::links::Links;
-use crate::listener::{Caps, Gate};
 use crate::policy::keeper::Keeper;
 use crate::session::Shared;
 use bytes::Bytes;
@@ -158,7 +158,7 @@ impl Api {
 
     /// Its connections, and the sessions that it has inside the broker.
     pub fn counts(&self) -> (usize, usize) {
-        (self.gate.counts().0, self.seats.len())
+        (self.gate.counts().open, self.seats.len())
     }
 
     /// Ends what is open, and waits a bounded time until it is gone.
@@ -166,7 +166,7 @@ impl Api {
         self.end.send_replace(true);
         self.seats.close_all();
         let gone = async {
-            while self.gate.counts().0 > 0 {
+            while self.gate.counts().open > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

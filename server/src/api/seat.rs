@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::records::{Record, Records};
 use crate::broker::access::Peer;
 use crate::broker::event::Event;
-use crate::listener::Gate;
+use crate::gate::Gate;
 use crate::session::{self, Shared};
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -89,7 +89,7 @@ impl Way {
         tokio::spawn(async move {
             let (hub, address) = (shared.hub.clone(), peer.ip());
             let session =
-                AssertUnwindSafe(Box::pin(session::run(tokio::io::split(theirs), id, peer, shared, deadline, ())));
+                AssertUnwindSafe(Box::pin(session::run(tokio::io::split(theirs), id, peer, shared, deadline, None)));
             if session.catch_unwind().await.is_err() {
                 tracing::error!(session = id.0, peer = %address, "a session ended in a panic");
                 hub.tell(Event::Closed { session: id, reason: "internal error".into(), refusal: None }).await;

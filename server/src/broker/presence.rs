@@ -97,13 +97,13 @@ impl Broker {
             return Err(Refusal::new(Code::Limit, format!("a session may have at most {most} subscriptions")));
         }
         let taken = session.subscriptions.iter().any(|s| s.id == subscription)
-            || session.queues.values().any(|q| self.queues.get(q).is_some_and(|q| q.subscription == subscription));
+            || session.queues.all().any(|q| self.queues.get(q).is_some_and(|q| q.subscription == subscription));
         if taken {
             return Err(Refusal::new(Code::BadHeader, "id: this connection already has a subscription with that id"));
         }
         match to {
             Subscribed::ReplyQueue(name) => {
-                if session.queues.contains_key(&name) {
+                if session.queues.get(&name).is_some() {
                     return Err(Refusal::new(
                         Code::BadDestination,
                         format!("{name}: this connection already has that reply queue"),
@@ -113,7 +113,7 @@ impl Broker {
                 let queue = self.queues.create(self.mesh.me().as_str(), bits, id, subscription);
                 let queue = queue
                     .ok_or_else(|| Refusal::new(Code::Internal, "the broker's name does not make a queue name"))?;
-                session.queues.insert(name, queue);
+                session.queues.add(name, queue);
             }
             Subscribed::Topic(pattern) => {
                 if !self.access.covers(&session.user, &pattern) {
@@ -140,12 +140,11 @@ impl Broker {
             }
             return Ok(());
         }
-        let queue =
-            session.queues.iter().find(|(_, q)| self.queues.get(q).is_some_and(|q| &*q.subscription == subscription));
-        let Some((name, queue)) = queue.map(|(name, queue)| (name.clone(), queue.clone())) else {
+        let is_it = |q: &&_| self.queues.get(q).is_some_and(|q| &*q.subscription == subscription);
+        let Some(queue) = session.queues.all().find(is_it).cloned() else {
             return Err(Refusal::new(Code::BadHeader, "id: this connection has no subscription with that id"));
         };
-        session.queues.remove(&name);
+        session.queues.remove(&queue);
         self.queues.remove(&queue);
         Ok(())
     }
@@ -193,7 +192,7 @@ impl Broker {
             self.record_if(|broker| broker.outcome(serial, &left()));
             self.forget_ask(serial, now);
         }
-        for queue in session.queues.values() {
+        for queue in session.queues.all() {
             self.queues.remove(queue);
         }
         let user = session.user.name.to_string();

@@ -308,7 +308,7 @@ impl Broker {
             .iter()
             .filter_map(|(_, session)| {
                 let hash = self.nodes.get(session.row?)?.hash()?.to_owned();
-                Some((session.queues.values().next()?.clone(), hash, session.user.facts.clone()))
+                Some((session.queues.all().next()?.clone(), hash, session.user.facts.clone()))
             })
             .collect();
         for (queue, hash, asserted) in agents {

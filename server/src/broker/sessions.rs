@@ -5,7 +5,7 @@ use super::event::SessionId;
 use super::outbox::{Full, Item, Message, Outbox};
 use muster_protocol::destination::{Destination, Pattern};
 use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::task::Waker;
@@ -22,7 +22,7 @@ pub struct Session {
     /// Topic subscriptions in the order in which they were made.
     pub subscriptions: Vec<Subscription>,
     /// Reply queues: the client's own name to the broker's.
-    pub queues: BTreeMap<Destination, Destination>,
+    pub queues: OwnQueues,
     /// The node's row, for an agent.
     pub row: Option<u32>,
     /// Its requests that are not yet accounted for.
@@ -36,6 +36,43 @@ pub struct Session {
     /// Messages that it was sent.
     delivered: u64,
     outbox: Outbox,
+}
+
+/// The reply queues of one session. Nearly all have one, so they stand in a list.
+#[derive(Debug, Default)]
+pub struct OwnQueues(Vec<(Destination, Destination)>);
+
+impl OwnQueues {
+    /// The broker's name of the queue that the client calls so.
+    pub fn get(&self, name: &Destination) -> Option<&Destination> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, queue)| queue)
+    }
+
+    /// Adds one that is not there yet.
+    pub fn add(&mut self, name: Destination, queue: Destination) {
+        self.0.reserve_exact(1);
+        self.0.push((name, queue));
+    }
+
+    /// Takes out the one with the broker's name.
+    pub fn remove(&mut self, queue: &Destination) {
+        self.0.retain(|(_, it)| it != queue);
+    }
+
+    /// The broker's names.
+    pub fn all(&self) -> impl Iterator<Item = &Destination> {
+        self.0.iter().map(|(_, queue)| queue)
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// The reply queues of the messages that a session got last, wherever these queues are.
@@ -125,7 +162,7 @@ impl Session {
             peer,
             since,
             subscriptions: Vec::new(),
-            queues: BTreeMap::new(),
+            queues: OwnQueues::default(),
             row: None,
             in_flight: 0,
             expires: None,

@@ -53,6 +53,7 @@ fn the_sample_shows_every_limit() {
         "max-headers",
         "login-time",
         "pending",
+        "waiting",
         "pending-per-address",
         "connections",
         "connections-per-address",

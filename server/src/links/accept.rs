@@ -5,7 +5,8 @@ use super::link::{self, Met};
 use super::roster::Trouble;
 use super::wire::{Broken, LINGER, Reader, Writer, cause_of, halves, linger, said};
 use super::{Shared, certificate_of};
-use crate::listener::{Pending, first_bytes, not_tls};
+use crate::gate::{Arrived, Missed, Pending};
+use crate::listener::not_tls;
 use futures_util::FutureExt;
 use muster_protocol::dial::harden;
 use muster_protocol::error::{Code, Refusal};
@@ -46,32 +47,43 @@ pub(super) async fn listen(
 }
 
 fn admit(tcp: TcpStream, peer: SocketAddr, tls: &Arc<ServerConfig>, shared: &Arc<Shared>) {
-    match shared.gate.enter(peer.ip()) {
-        Ok((open, pending)) => {
-            let (tls, shared) = (TlsAcceptor::from(tls.clone()), shared.clone());
-            tokio::spawn(async move {
-                let _open = open;
-                let connection = AssertUnwindSafe(connection(tcp, peer, tls, &shared, pending));
-                if connection.catch_unwind().await.is_err() {
-                    tracing::error!(target: "muster::links", peer = %peer.ip(), "a connection ended in a panic");
-                }
-            });
-        }
+    let waiting = match shared.gate.enter(peer.ip()) {
+        Ok(waiting) => waiting,
         // Dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.
-        Err(turned) => shared.stranger(peer, turned.reason),
-    }
+        Err(turned) => return shared.stranger(peer, turned.reason),
+    };
+    let (tls, shared) = (TlsAcceptor::from(tls.clone()), shared.clone());
+    tokio::spawn(async move {
+        match waiting.place(tcp).await {
+            Ok(arrived) => {
+                tokio::spawn(async move {
+                    let connection = AssertUnwindSafe(connection(arrived, peer, tls, &shared));
+                    if connection.catch_unwind().await.is_err() {
+                        tracing::error!(target: "muster::links", peer = %peer.ip(), "a connection ended in a panic");
+                    }
+                });
+            }
+            Err(Missed::TurnedAway(turned)) => shared.stranger(peer, turned.reason),
+            Err(Missed::Gone(error)) => shared.stranger(peer, &cause_of(&error)),
+            Err(Missed::Silent) => shared.stranger(peer, "nothing came in time; a broker begins with TLS"),
+        }
+    });
 }
 
-async fn connection(tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, shared: &Arc<Shared>, pending: Pending) {
+async fn connection(arrived: Arrived, peer: SocketAddr, tls: TlsAcceptor, shared: &Arc<Shared>) {
+    let Arrived { tcp, first, place, open: _open } = arrived;
     let deadline = Instant::now() + shared.hello_time;
     if let Err(error) = harden(&tcp) {
         return tracing::debug!(target: "muster::links", %error, "socket options");
+    }
+    if let Some(what) = not_tls(&first) {
+        return shared.stranger(peer, &format!("this port is for links between brokers; what came is {what}"));
     }
     let Some(tls) = handshake(tcp, peer, &tls, shared, deadline).await else { return };
     let (stream, shown) = tls;
     let ends = (stream.get_ref().0.local_addr().unwrap_or(peer), peer);
     let (reader, writer) = halves(stream, shared.stall);
-    Box::pin(greet(reader, writer, shown, ends, shared, deadline, pending)).await;
+    Box::pin(greet(reader, writer, shown, ends, shared, deadline, place)).await;
 }
 
 type Certificate = rustls::pki_types::CertificateDer<'static>;
@@ -84,23 +96,6 @@ async fn handshake(
     shared: &Shared,
     deadline: Instant,
 ) -> Option<(TlsStream<TcpStream>, Option<Certificate>)> {
-    let silent = "nothing came in time; a broker begins with TLS";
-    match timeout_at(deadline, first_bytes(&tcp)).await {
-        Ok(Ok(first)) => {
-            if let Some(what) = not_tls(&first) {
-                shared.stranger(peer, &format!("this port is for links between brokers; what came is {what}"));
-                return None;
-            }
-        }
-        Ok(Err(error)) => {
-            shared.stranger(peer, &cause_of(&error));
-            return None;
-        }
-        Err(_) => {
-            shared.stranger(peer, silent);
-            return None;
-        }
-    }
     match timeout_at(deadline, tls.accept(tcp).into_fallible()).await {
         Ok(Ok(tls)) => {
             let certificate = certificate_of(tls.get_ref().1.peer_certificates());

@@ -23,8 +23,8 @@ pub use roster::{Alarm, LinkState, LinkStatus};
 
 use crate::broker::access::Policy;
 use crate::config::LinkConfig;
+use crate::gate::{Caps, Gate};
 use crate::hub::Hub;
-use crate::listener::{Caps, Gate};
 use identity::Caller;
 use muster_protocol::error::{Code, Refusal};
 use muster_protocol::link::Hello;

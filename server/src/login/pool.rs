@@ -1,11 +1,12 @@
-//! Whose password is checked next? A bounded number at once, the newest first, and a place that agents cannot take.
+//! Whose password is checked next? A bounded number at once, others in a line, and a place that agents cannot take.
 
 use super::lock;
+use crate::line::{Line, Ticket};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
-/// The hashing pool: so many at once, so many waiting, the newest first (the oldest have likely given up), and one place more
-/// that agents cannot take, so that operators get in while a fleet reconnects.
+/// The hashing pool: so many at once, so many waiting, and one place more that agents cannot take, so that operators get in while
+/// a fleet reconnects.
 #[derive(Debug, Clone)]
 pub(super) struct Pool(Arc<Mutex<Places>>);
 
@@ -15,11 +16,15 @@ struct Places {
     free: usize,
     /// For those who are no agents.
     reserve_free: bool,
-    waiting: Vec<(bool, oneshot::Sender<Permit>)>,
+    /// Those who may use the reserve matter more.
+    line: Line<bool, oneshot::Sender<Permit>>,
     most_waiting: usize,
 }
 
-/// A place in the pool; dropping it hands it to the newest who waits.
+/// A place in the line.
+struct Waiting<'a>(&'a Pool, Ticket);
+
+/// A place in the pool; dropping it hands it to the next in the line.
 #[derive(Debug)]
 pub(super) struct Permit {
     pool: Pool,
@@ -29,17 +34,12 @@ pub(super) struct Permit {
 impl Pool {
     /// So many places, and so many who may wait for one.
     pub(super) fn new(places: usize, most_waiting: usize) -> Pool {
-        Pool(Arc::new(Mutex::new(Places {
-            free: places.max(1),
-            reserve_free: true,
-            waiting: Vec::new(),
-            most_waiting,
-        })))
+        Pool(Arc::new(Mutex::new(Places { free: places.max(1), reserve_free: true, line: Line::new(), most_waiting })))
     }
 
     /// Waits for a place; `None` if too many wait already.
     pub(super) async fn enter(&self, may_use_reserve: bool) -> Option<Permit> {
-        let turn = {
+        let (_waiting, turn) = {
             let mut places = lock(&self.0);
             if places.free > 0 {
                 places.free -= 1;
@@ -49,15 +49,19 @@ impl Pool {
                 places.reserve_free = false;
                 return Some(Permit { pool: self.clone(), reserve: true });
             }
-            places.waiting.retain(|(_, turn)| !turn.is_closed());
-            if places.waiting.len() >= places.most_waiting {
+            if places.line.len() >= places.most_waiting {
                 return None;
             }
             let (sender, turn) = oneshot::channel();
-            places.waiting.push((may_use_reserve, sender));
-            turn
+            (Waiting(self, places.line.join(may_use_reserve, sender)), turn)
         };
         turn.await.ok()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.0).line.leave(self.1);
     }
 }
 
@@ -65,19 +69,13 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let next = {
             let mut places = lock(&self.pool.0);
-            places.waiting.retain(|(_, turn)| !turn.is_closed());
-            let newest = places.waiting.iter().rposition(|(may_use_reserve, _)| *may_use_reserve || !self.reserve);
-            match newest {
-                Some(newest) => Some(places.waiting.remove(newest).1),
-                None if self.reserve => {
-                    places.reserve_free = true;
-                    None
-                }
-                None => {
-                    places.free += 1;
-                    None
-                }
+            let next = places.line.call(self.reserve);
+            match (&next, self.reserve) {
+                (Some(_), _) => {}
+                (None, true) => places.reserve_free = true,
+                (None, false) => places.free += 1,
             }
+            next
         };
         if let Some(turn) = next {
             // Whoever gave up in this instant hands the place on by dropping what it did not receive.
@@ -91,20 +89,38 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_newest_waits_least_and_the_line_is_bounded() {
-        let pool = Pool::new(1, 2);
+    async fn the_newest_is_next_then_the_oldest_and_the_line_is_bounded() {
+        let pool = Pool::new(1, 3);
         let first = pool.enter(false).await.expect("a place");
-        let (old, new) = (pool.clone(), pool.clone());
-        let old = tokio::spawn(async move { old.enter(false).await });
-        until_waiting(&pool, 1).await;
-        let new = tokio::spawn(async move { new.enter(false).await });
-        until_waiting(&pool, 2).await;
+        let mut line = Vec::new();
+        for count in 1..=3 {
+            let pool_of = pool.clone();
+            line.push(tokio::spawn(async move { pool_of.enter(false).await }));
+            until_waiting(&pool, count).await;
+        }
         assert!(pool.enter(false).await.is_none(), "the line is full");
         drop(first);
-        let second = new.await.expect("no panic").expect("the newest has the place");
-        assert!(!old.is_finished());
-        drop(second);
-        assert!(old.await.expect("no panic").is_some());
+        let newest = line.remove(2).await.expect("no panic").expect("the newest has the place");
+        drop(newest);
+        let oldest = line.remove(0).await.expect("no panic").expect("the oldest comes next: it is not forgotten");
+        assert!(!line[0].is_finished());
+        drop(oldest);
+        assert!(line.remove(0).await.expect("no panic").is_some());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_leaves_the_line() {
+        let pool = Pool::new(1, 1);
+        let permit = pool.enter(false).await.expect("a place");
+        let gives_up = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.enter(false).await }
+        });
+        until_waiting(&pool, 1).await;
+        gives_up.abort();
+        until_waiting(&pool, 0).await;
+        drop(permit);
+        assert!(pool.enter(false).await.is_some(), "the place came back");
     }
 
     #[tokio::test]
@@ -137,7 +153,7 @@ mod tests {
     }
 
     async fn until_waiting(pool: &Pool, count: usize) {
-        while lock(&pool.0).waiting.len() < count {
+        while lock(&pool.0).line.len() != count {
             tokio::task::yield_now().await;
         }
     }

@@ -90,7 +90,8 @@ fn encode_send() -> u64 {
 fn encode_messages() -> u64 {
     let frame = frames::frame();
     let destination = frame.headers.get("destination").unwrap_or_default().to_owned();
-    let message = Message { destination, headers: frame.headers, body: frame.body, ..Message::default() };
+    let message =
+        Message { destination: destination.into(), headers: frame.headers, body: frame.body, ..Message::default() };
     let mut out = BytesMut::with_capacity(FRAMES * 1024);
     let mut write = |number: u64| encode_message(black_box(&message), "all", number, Version::V1_2, 0, &mut out);
     write(0);

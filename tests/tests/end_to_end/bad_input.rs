@@ -484,11 +484,11 @@ fn a_wrong_body_of_a_query_is_refused_and_the_connection_lives() {
 fn connections_without_login_are_capped_for_each_address() {
     let broker = Setup::new().with("limits.pending-per-address", 3).with("limits.login-time", "2s").start();
     let idle: Vec<Stomp> = (0..3).map(|_| Stomp::plain(broker.address())).collect();
-    until("three connections wait", || (broker.status()["logging_in"] == 3).then_some(()));
+    until("three connections wait", || (broker.status()["waiting"] == 3).then_some(()));
     let mut fourth = Stomp::plain(broker.address());
     assert_ne!(fourth.end(), End::Silent, "the fourth is let in");
     // Theirs is the deadline: then there is room again.
-    until("the idle ones are gone", || (broker.status()["logging_in"] == 0).then_some(()));
+    until("the idle ones are gone", || (broker.status()["waiting"] == 0).then_some(()));
     drop(idle);
     broker.assert_serves();
 }

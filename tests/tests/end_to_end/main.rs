@@ -53,5 +53,7 @@ mod policy_file;
 mod process;
 /// The life of a request, with nodes that answer exactly what the test says.
 mod requests;
+/// More who come at once than may log in: everybody gets in, and an operator is answered.
+mod storm;
 /// Resumption tokens: what stands for a password at the next login, for whom, where, and until when.
 mod token;

@@ -1,6 +1,7 @@
 //! Who is taken, who is refused, and does everybody hear why?
 
 use super::*;
+use crate::gate::Counts;
 
 #[tokio::test]
 async fn two_brokers_link_and_each_knows_the_other() {
@@ -192,7 +193,7 @@ async fn whoever_says_nothing_is_let_go_and_takes_a_place_only_so_long() {
     assert_eq!((refused.code.as_str(), refused.text.as_str()), ("auth-timeout", "no HELLO in time"));
     assert_eq!(timeout(LIMIT, silent.read(&mut [0; 1])).await.expect("in time").unwrap_or(0), 0);
     drop((silent, no_hello));
-    noc1.until("free places", |side| side.links.0.gate.counts() == (0, 0)).await;
+    noc1.until("free places", |side| side.links.0.gate.counts() == Counts::default()).await;
     good(&world, &mut noc1).await;
 }
 

@@ -129,6 +129,7 @@ impl Plan {
             caps: Caps {
                 pending: self.pending,
                 pending_per_address: self.pending,
+                waiting: 16,
                 connections: 100,
                 connections_per_address: 0,
                 login_time: self.hello,
