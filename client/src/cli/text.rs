@@ -34,16 +34,19 @@ fn visible(c: char) -> char {
 
 /// JSON on one line that is safe on a terminal too: serde_json leaves DEL, C1 and direction marks as they are.
 pub(crate) fn json(value: &Value) -> String {
-    escaped(&value.to_string())
+    escaped(value.to_string())
 }
 
 /// The same over several lines.
 pub(crate) fn pretty_json(value: &Value) -> String {
-    escaped(&serde_json::to_string_pretty(value).unwrap_or_default())
+    escaped(serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
 /// Such characters stand only inside JSON strings, where an escape means the same.
-fn escaped(json: &str) -> String {
+fn escaped(json: String) -> String {
+    if json.bytes().all(|byte| matches!(byte, b'\n' | b' '..=b'~')) {
+        return json;
+    }
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if c != '\n' && visible(c) != c {
