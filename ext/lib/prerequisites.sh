@@ -7,6 +7,7 @@
 # The top of the clone, and where cargo puts what it builds.
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 target="${CARGO_TARGET_DIR:-$root/target}"
+case "$target" in /*) ;; *) target="$root/$target" ;; esac
 # rustup installs here without changing the PATH of shells that are open already.
 PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
 export PATH

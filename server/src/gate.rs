@@ -1,4 +1,4 @@
-//! How does a connection get a place to log in? The edge of the [`Entrance`]: sockets and time outside, what decides inside.
+//! How does a connection get a place to log in? The edge of the entrance: sockets and time outside, what decides inside.
 
 mod entrance;
 mod numbers;
@@ -11,7 +11,7 @@ use crate::broker::event::SessionId;
 use crate::line::Ticket;
 use entrance::Entrance;
 use numbers::Numbers;
-use origin::Origin;
+pub(crate) use origin::Origin;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

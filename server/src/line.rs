@@ -16,14 +16,14 @@ pub(crate) struct Line<R, T> {
     tickets: u64,
     waiting: BTreeMap<Ticket, (R, T)>,
     by_rank: BTreeSet<(R, Ticket)>,
-    /// The next turn is that of the oldest.
-    is_oldest_next: bool,
+    /// For whom it is the oldest's turn next, by the least that may be called: who calls some only takes no turn from the others.
+    oldest_next: BTreeSet<R>,
 }
 
 impl<R: Copy + Ord, T> Line<R, T> {
     /// Nobody waits.
     pub(crate) fn new() -> Line<R, T> {
-        Line { tickets: 0, waiting: BTreeMap::new(), by_rank: BTreeSet::new(), is_oldest_next: false }
+        Line { tickets: 0, waiting: BTreeMap::new(), by_rank: BTreeSet::new(), oldest_next: BTreeSet::new() }
     }
 
     /// How many wait.
@@ -51,8 +51,13 @@ impl<R: Copy + Ord, T> Line<R, T> {
     pub(crate) fn call(&mut self, least: R) -> Option<T> {
         let newest = self.by_rank.last().filter(|(rank, _)| *rank >= least).map(|(_, ticket)| *ticket)?;
         let oldest = || self.waiting.iter().find(|(_, (rank, _))| *rank >= least).map(|(ticket, _)| *ticket);
-        let called = if self.is_oldest_next { oldest()? } else { newest };
-        self.is_oldest_next = !self.is_oldest_next;
+        let is_oldest_next = self.oldest_next.contains(&least);
+        let called = if is_oldest_next { oldest()? } else { newest };
+        if is_oldest_next {
+            self.oldest_next.remove(&least);
+        } else {
+            self.oldest_next.insert(least);
+        }
         self.leave(called)
     }
 }
@@ -71,6 +76,17 @@ mod tests {
         let order: Vec<i32> = std::iter::from_fn(|| line.call(())).collect();
         assert_eq!(order, [5, 1, 4, 2, 3]);
         assert_eq!((line.len(), line.by_rank.len()), (0, 0));
+    }
+
+    #[test]
+    fn who_calls_some_only_takes_no_turn_from_the_others() {
+        let mut line = Line::new();
+        line.join(0, "agent");
+        for _ in 0..4 {
+            line.join(1, "operator");
+        }
+        let called = [line.call(0), line.call(1), line.call(0)];
+        assert_eq!(called, [Some("operator"), Some("operator"), Some("agent")]);
     }
 
     #[test]

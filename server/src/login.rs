@@ -14,6 +14,7 @@ pub use tally::Outcome;
 
 use crate::broker::access::{Kind, Peer, Policy, User};
 use crate::broker::event::NodeHello;
+use crate::gate::Origin;
 use crate::hub::Clock;
 use crate::passwd;
 use crate::token::{Holder, Tokens};
@@ -26,7 +27,6 @@ use pool::Pool;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tally::Tally;
 use tokio::sync::watch;
@@ -75,7 +75,7 @@ pub struct Logins {
     tokens: Tokens,
     secret: [u8; 32],
     verified: Mutex<HashMap<[u8; 32], u64>>,
-    failures: Mutex<HashMap<(IpAddr, String), Failure>>,
+    failures: Mutex<HashMap<(Origin, String), Failure>>,
     pool: Pool,
     /// Whether a password is right; `None`: too many wait.
     turns: Turns<Option<bool>>,
@@ -160,7 +160,7 @@ impl Logins {
         let mark = self.mark(&claim, phc.as_deref());
         // Whoever may not log in takes the slow path even with the right password: a quick answer would tell.
         let wrong = weigh(user.as_deref(), &claim, peer, now.unix);
-        let pair = (peer.ip(), claim.user.clone());
+        let pair = (Origin::of(peer.ip()), claim.user.clone());
         if wrong.is_none() && self.is_verified(&mark, now.tick) {
             return self.accepted(user, claim, Outcome::Cache);
         }
@@ -242,24 +242,24 @@ impl Logins {
         }
     }
 
-    fn must_wait(&self, pair: &(IpAddr, String), now: u64) -> Option<u64> {
+    fn must_wait(&self, pair: &(Origin, String), now: u64) -> Option<u64> {
         lock(&self.failures).get(pair).map(|f| f.until.saturating_sub(now)).filter(|wait| *wait > 0)
     }
 
     /// `busy` while a pair has to wait.
-    fn refuse_early(&self, pair: &(IpAddr, String), now: u64) -> Result<(), Rejected> {
+    fn refuse_early(&self, pair: &(Origin, String), now: u64) -> Result<(), Rejected> {
         let wait = self.must_wait(pair, now);
         wait.map_or(Ok(()), |wait| Err(busy(wait, "too many wrong passwords from this address for this user")))
     }
 
     /// A pair that has failed before checks one password at a time.
-    fn hold(&self, pair: &(IpAddr, String), now: u64) {
+    fn hold(&self, pair: &(Origin, String), now: u64) {
         if let Some(failure) = lock(&self.failures).get_mut(pair) {
             failure.until = failure.until.max(now + BACK_OFF_FIRST);
         }
     }
 
-    fn note_failure(&self, pair: (IpAddr, String), now: u64) {
+    fn note_failure(&self, pair: (Origin, String), now: u64) {
         let mut failures = lock(&self.failures);
         if failures.len() >= BACK_OFF_PAIRS {
             failures.retain(|_, failure| failure.until + BACK_OFF_MOST > now);
@@ -292,7 +292,8 @@ async fn check(pool: Pool, may_use_reserve: bool, phc: Option<String>, password:
         let phc = phc.unwrap_or_else(|| passwd::dummy_phc().to_owned());
         passwd::verify(&phc, &password)
     });
-    Some(verified.await.unwrap_or(false))
+    // A check that could not be made says nothing of the password.
+    verified.await.ok()
 }
 
 /// Reads CONNECT. Malformed agent headers fail like a wrong password; missing ones are weighed against the kind of user later.
@@ -416,7 +417,7 @@ mod tests {
         lock(&logins.verified).clear();
         // All places are taken, and the pair waits.
         let (_agents, _operators) = (logins.pool.enter(true).await, logins.pool.enter(true).await);
-        let pair = (IpAddr::from(HERE), "alice".to_owned());
+        let pair = (Origin::of(HERE.into()), "alice".to_owned());
         for _ in 0..5 {
             logins.note_failure(pair.clone(), logins.clock.tick());
         }
@@ -500,7 +501,7 @@ mod tests {
         }
         log_in_from(&logins, "alice", "secret", alice()).await.expect("it is still remembered");
         drop(permits);
-        let pair = (IpAddr::from(HERE), "alice".to_owned());
+        let pair = (Origin::of(HERE.into()), "alice".to_owned());
         for count in 1..=2 {
             let refused = log_in_from(&logins, "alice", "secret", showing(None)).await.expect_err("no certificate");
             assert_eq!(refused.refusal.code, Code::AuthFailed);

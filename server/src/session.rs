@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes read at once. An idle session holds no buffer of this size: see `Reader::more`.
 const READ: usize = 16 * 1024;
@@ -126,8 +126,9 @@ where
         broker: shared.name.clone(),
         session: id,
         token: None,
+        stall: STALL,
     };
-    let login = tokio::time::timeout_at(deadline, log_in(&mut reader, id, &peer, shared)).await;
+    let login = timeout_at(deadline, log_in(&mut reader, id, &peer, shared)).await;
     // Whoever is turned away keeps its place among the pending until it is gone: lingering is not free.
     match login {
         Ok(Ok((accepted, beats))) => {
@@ -335,6 +336,8 @@ async fn write_items<S: AsyncWrite>(
     clock: Clock,
 ) -> io::Result<()> {
     let mut batch = Vec::new();
+    // When what is left is given up: the broker has forgotten the session, and a peer that reads slowly would keep what waits.
+    let mut last = None;
     loop {
         let out = &mut writer.out;
         let take = poll_fn(|context| {
@@ -359,7 +362,13 @@ async fn write_items<S: AsyncWrite>(
             over |= matches!(item, Item::Close(_));
             writer.encode(item, beats, now);
         }
-        writer.flush().await?;
+        if items.is_closed() && last.is_none() {
+            last = Some(Instant::now() + writer.stall);
+        }
+        match last {
+            Some(by) => timeout_at(by, writer.flush()).await??,
+            None => writer.flush().await?,
+        }
         if over {
             return Ok(());
         }
@@ -438,6 +447,8 @@ struct Writer<S> {
     session: SessionId,
     /// Goes out with CONNECTED, and is forgotten.
     token: Option<SecretString>,
+    /// [`STALL`].
+    stall: Duration,
 }
 
 impl<S: AsyncWrite> Writer<S> {
@@ -472,8 +483,14 @@ impl<S: AsyncWrite> Writer<S> {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        timeout(STALL, self.write.write_all(&self.out)).await??;
-        timeout(STALL, self.write.flush()).await??;
+        let mut rest = &self.out[..];
+        while !rest.is_empty() {
+            match timeout(self.stall, self.write.write(rest)).await?? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => rest = &rest[count..],
+            }
+        }
+        timeout(self.stall, self.write.flush()).await??;
         self.out.clear();
         Ok(())
     }
@@ -551,5 +568,33 @@ mod tests {
             let wait = until_beat(Duration::from_millis(every), now).as_millis() as u64;
             assert!(wait <= every && wait >= every - every / 64, "{wait} of {every}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_closed_session_is_given_up_however_slowly_its_peer_reads() {
+        let (ours, mut peer) = io::duplex(64);
+        let write = io::split(ours).1;
+        let (version, out, stall) = (Version::V1_2, BytesMut::new(), Duration::from_millis(50));
+        let mut writer =
+            Writer { write, version, out, broker: "noc1".into(), session: SessionId(1), token: None, stall };
+        let (outbox, items) = counted(64 << 20, &Expired::default());
+        for _ in 0..100_000 {
+            outbox.push(Item::Receipt("r".repeat(200)), 0, &mut Vec::new()).expect("room");
+        }
+        outbox.close(None, false);
+        let reads = tokio::spawn(async move {
+            let (mut some, mut all) = ([0; 64], 0);
+            // Never long without reading, and never done: a pause after each 64 of some 20 million bytes.
+            while let Ok(count @ 1..) = peer.read(&mut some).await {
+                all += count;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            all
+        });
+        let beats = Beats { send: None, expect: None, ours: 0, theirs: 0 };
+        let end = write_items(&mut writer, &items, &beats, Clock::start()).await;
+        assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        drop(writer);
+        assert!(reads.await.expect("the peer sees the end") > 0);
     }
 }

@@ -134,6 +134,18 @@ impl Stomp {
         stomp
     }
 
+    /// Sends a CONNECT: the connection with its CONNECTED frame, or what the broker says instead.
+    pub fn try_login(mut self, connect: Frame) -> Result<(Stomp, Frame), Refused> {
+        self.send(connect);
+        let answer = self.frame();
+        if answer.command == Command::Error {
+            return Err(Refused::of(&answer));
+        }
+        assert_eq!(answer.command, Command::Connected, "{}", show(&answer));
+        self.decoder.set_version(self.version);
+        Ok((self, answer))
+    }
+
     /// Waits for CONNECTED.
     pub fn connected(&mut self) -> Frame {
         let frame = self.frame();
@@ -352,6 +364,12 @@ impl Stomp {
             Err(_) => Err(End::Closed),
         }
     }
+}
+
+/// The same CONNECT with another password or a token.
+pub fn with_passcode(mut connect: Frame, passcode: &str) -> Frame {
+    connect.headers.set("passcode", passcode);
+    connect
 }
 
 /// CONNECT of a user of the test policy, with its password.

@@ -57,7 +57,13 @@ pub(super) fn add(routes: &mut Routes) {
     routes.add(operation, log_out);
 }
 
+/// A login goes on when its caller hangs up, as its password is checked then too: turn and place are taken until that is over.
 async fn log_in(call: Call) -> Result<Response, Problem> {
+    let login = tokio::spawn(give_token(call));
+    login.await.unwrap_or_else(|_| Err(Problem::new(Code::Internal, "the login ended early")))
+}
+
+async fn give_token(call: Call) -> Result<Response, Problem> {
     call.refuse_when_stopping()?;
     call.no_query()?;
     let (front, visit) = (call.front.clone(), call.visit.clone());

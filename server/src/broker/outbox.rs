@@ -198,6 +198,11 @@ impl Outbox {
 }
 
 impl OutboxReader {
+    /// Whether the last word is in it: nothing follows.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.0).closed
+    }
+
     /// Moves items of some `most` bytes (at least one item) into `into`; pending while there are none.
     /// What has expired at `now` (monotonic ms) is dropped.
     pub fn poll_take(&self, context: &mut Context<'_>, now: u64, most: usize, into: &mut Vec<Item>) -> Poll<()> {

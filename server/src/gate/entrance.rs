@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// How many origins of operators and services are remembered.
 const KNOWN_MOST: usize = 1_024;
+/// Connections that these may have beyond the others.
+const KNOWN_ROOM: usize = 64;
 
 /// How many may be where.
 #[derive(Debug, Clone, Copy)]
@@ -120,13 +122,16 @@ impl<W> Entrance<W> {
         self.is_full &= counts.open > caps.connections / 2 || counts.waiting > caps.waiting / 2;
         let here = self.origins.get_mut(&origin);
         let at = here.as_ref().map_or(Counts::default(), |here| here.counts);
-        let (reason, told) = if counts.open >= caps.connections {
+        let is_known = self.known.contains(origin);
+        // Whoever takes all connections does not lock out those who can end that.
+        let room = if is_known { caps.connections + KNOWN_ROOM } else { caps.connections };
+        let (reason, told) = if counts.open >= room {
             ("too many connections", Some(&mut self.is_full))
         } else if caps.connections_per_address > 0 && at.open >= caps.connections_per_address {
             ("too many connections from this address", here.map(|here| &mut here.is_full))
         } else if at.waiting + at.pending >= caps.pending_per_address {
             ("too many connections from this address that have not logged in", here.map(|here| &mut here.is_full))
-        } else if counts.waiting >= caps.waiting && !self.known.contains(origin) {
+        } else if counts.waiting >= caps.waiting && !is_known {
             ("too many connections that wait to log in", Some(&mut self.is_full))
         } else {
             for counts in [counts, &mut self.origins.entry(origin).or_default().counts] {

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
+/// What a wrong password must never meet.
+pub(crate) const GOT_IN: &str = "GOT IN";
 const WITHIN: Duration = Duration::from_secs(10);
 /// After a connection that was not even taken; otherwise a full broker would be met by a busy loop, and not by a flood.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -31,7 +33,7 @@ pub(crate) async fn flood(crowd: Arc<Crowd>, users: Vec<String>, place: u64, tog
         let login = Login { user, password, node, heart_beat: Duration::ZERO, limit: WITHIN };
         match wire::connect(flood_address(number), broker, &crowd.tls, WITHIN).await {
             Ok(stream) => match session::login(stream, &login).await {
-                Ok(_) => crowd.flooded("GOT IN"),
+                Ok(_) => crowd.flooded(GOT_IN),
                 Err(SessionError::Refused { code: Some(code @ (Code::AuthFailed | Code::Busy)), .. }) => {
                     crowd.flooded(code.as_str());
                 }

@@ -6,7 +6,7 @@ use muster_tests::agent::write_private;
 use muster_tests::client_ca::{settings, showing};
 use muster_tests::node::hello;
 use muster_tests::policy::PASSWORD;
-use muster_tests::stomp::{End, connect, show};
+use muster_tests::stomp::{End, connect, with_passcode};
 use muster_tests::{Agent, Broker, ClientCa, Http, Leaf, Muster, Refused, Setup, Stomp, until, until_within};
 use serde_json::json;
 use std::fs::{self, Permissions};
@@ -22,19 +22,7 @@ fn dial(broker: &Broker, own: Option<&Own>) -> Stomp {
 
 /// The answer to CONNECT on a connection that shows this.
 fn try_login(broker: &Broker, own: Option<&Own>, frame: Frame) -> Result<(Stomp, Frame), Refused> {
-    let mut stomp = dial(broker, own);
-    stomp.send(frame);
-    let answer = stomp.frame();
-    if answer.command == Verb::Error {
-        return Err(Refused::of(&answer));
-    }
-    assert_eq!(answer.command, Verb::Connected, "{}", show(&answer));
-    Ok((stomp, answer))
-}
-
-fn with_passcode(mut frame: Frame, passcode: &str) -> Frame {
-    frame.headers.set("passcode", passcode);
-    frame
+    dial(broker, own).try_login(frame)
 }
 
 /// The handshake fails: nothing but the end of the connection comes, and the log says why.

@@ -1,12 +1,12 @@
 //! What stands for a password at the next login, for whom, at which brokers, and until when?
 
-use muster_protocol::frame::{Command as Verb, Frame};
+use muster_protocol::frame::Frame;
 use muster_tests::agent::write_private;
 use muster_tests::made::Family;
 use muster_tests::node::{hello, key};
 use muster_tests::policy::{PASSWORD, POLICY, with, without_user};
 use muster_tests::process::{binary, run};
-use muster_tests::stomp::{connect, message, show};
+use muster_tests::stomp::{connect, message, show, with_passcode};
 use muster_tests::{Agent, Broker, Muster, Plan, Refused, Setup, Stomp, until, until_within};
 use serde_json::json;
 use std::fs;
@@ -20,19 +20,7 @@ const WAY_BACK: Duration = Duration::from_secs(60);
 
 /// The answer to CONNECT.
 fn try_login(broker: &Broker, frame: Frame) -> Result<(Stomp, Frame), Refused> {
-    let mut stomp = Stomp::dial(broker);
-    stomp.send(frame);
-    let answer = stomp.frame();
-    if answer.command == Verb::Error {
-        return Err(Refused::of(&answer));
-    }
-    assert_eq!(answer.command, Verb::Connected, "{}", show(&answer));
-    Ok((stomp, answer))
-}
-
-fn shows(mut frame: Frame, passcode: &str) -> Frame {
-    frame.headers.set("passcode", passcode);
-    frame
+    Stomp::dial(broker).try_login(frame)
 }
 
 /// A login by password: the token that it gives.
@@ -42,7 +30,7 @@ fn token(broker: &Broker, frame: Frame) -> String {
 }
 
 fn by_token(broker: &Broker, user: &str, token: &str) -> Result<(Stomp, Frame), Refused> {
-    try_login(broker, shows(connect(user), token))
+    try_login(broker, with_passcode(connect(user), token))
 }
 
 fn assert_refused(broker: &Broker, user: &str, token: &str, what: &str) {
@@ -103,7 +91,7 @@ fn a_password_that_begins_like_a_token_is_a_password_and_one_that_is_like_a_toke
     let said = hash("mt1.hunter2");
     assert_eq!(said.code, 0, "{said:?}");
     let broker = Setup::new().policy(&POLICY.replacen("{phc}", said.stdout.trim(), 1)).start();
-    try_login(&broker, shows(connect("noc"), "mt1.hunter2")).expect("a password");
+    try_login(&broker, with_passcode(connect("noc"), "mt1.hunter2")).expect("a password");
 }
 
 #[test]
@@ -111,7 +99,8 @@ fn an_agents_token_is_good_for_its_node_alone() {
     let broker = Broker::start();
     let nodes = token(&broker, hello("node-acme", 1, 1));
     let refused = |frame: Frame, what: &str| {
-        let refused = try_login(&broker, shows(frame, &nodes)).err().unwrap_or_else(|| panic!("{what}: it is taken"));
+        let refused =
+            try_login(&broker, with_passcode(frame, &nodes)).err().unwrap_or_else(|| panic!("{what}: it is taken"));
         assert_eq!(refused.code, "auth-failed", "{what}");
     };
     refused(hello("node-acme", 2, 2), "another node");
@@ -120,11 +109,11 @@ fn an_agents_token_is_good_for_its_node_alone() {
     let mut stolen_id = hello("node-acme", 1, 2);
     stolen_id.headers.set("muster-node-key", &key(2).expose_hex());
     refused(stolen_id, "the node's id with another key");
-    let (_, connected) = try_login(&broker, shows(hello("node-acme", 1, 2), &nodes)).expect("the node");
+    let (_, connected) = try_login(&broker, with_passcode(hello("node-acme", 1, 2), &nodes)).expect("the node");
     assert_eq!(connected.headers.get("muster-collective"), Some("prod"));
     refused(hello("node-bare", 1, 3), "another user");
     let operators = token(&broker, connect("noc"));
-    assert!(try_login(&broker, shows(hello("noc", 1, 4), &operators)).is_err(), "an operator is no node");
+    assert!(try_login(&broker, with_passcode(hello("noc", 1, 4), &operators)).is_err(), "an operator is no node");
 }
 
 #[test]
@@ -228,14 +217,14 @@ fn a_flood_of_wrong_passwords_delays_no_token_and_forged_tokens_delay_nobody() {
     for _ in 0..20 {
         assert_refused(&broker, "noc", &format!("{}AAAA", &mine[..mine.len() - 4]), "forged");
     }
-    let wrong = || try_login(&broker, shows(connect("noc"), "wrong")).expect_err("wrong").code;
+    let wrong = || try_login(&broker, with_passcode(connect("noc"), "wrong")).expect_err("wrong").code;
     assert_eq!(wrong(), "auth-failed", "forged tokens make nobody wait");
     until("wrong passwords make the user wait", || (wrong() == "busy").then_some(()));
     let password = try_login(&broker, connect("noc")).expect_err("nobody's password is hashed now");
     assert_eq!(password.code, "busy");
     let mut crowd: Vec<Stomp> = (0..16).map(|_| Stomp::dial(&broker)).collect();
     for (n, stomp) in crowd.iter_mut().enumerate() {
-        stomp.send(shows(connect(&format!("stranger-{n}")), "wrong"));
+        stomp.send(with_passcode(connect(&format!("stranger-{n}")), "wrong"));
     }
     by_token(&broker, "noc", &mine).expect("in the middle of the crowd");
     for mut stomp in crowd {

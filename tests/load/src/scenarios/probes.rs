@@ -13,6 +13,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Between the begins of two tries.
 const EVERY: Duration = Duration::from_secs(1);
+/// An operator has the answer within this, ms, or it is counted as late.
+const SOON: f64 = 1_000.0;
 
 /// An operator who asks again and again.
 pub(super) struct Probes {
@@ -55,6 +57,7 @@ impl Probes {
         let answered: Vec<f64> =
             probes.iter().filter(|probe| probe.trouble.is_none()).map(|probe| probe.took).collect();
         let failed = probes.len() - answered.len();
+        let late = answered.iter().filter(|took| **took > SOON).count();
         let mut row =
             Row::new(scenario, "muster find by an operator, each second", probes.len()).times(Spread::of(answered));
         let each = probes.iter().map(|probe| match &probe.trouble {
@@ -63,6 +66,7 @@ impl Probes {
         });
         row.more.insert("each, in ms", each.collect());
         row.more.insert("without an answer", failed.into());
+        row.more.insert("answered after more than a second", late.into());
         run.rows.push(row);
     }
 }

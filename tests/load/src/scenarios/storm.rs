@@ -1,8 +1,9 @@
 //! How long until everybody is in? TCP, TLS, login and registered facts of all agents.
 
+use crate::flood::GOT_IN;
 use crate::options::Scenario;
 use crate::orders::{Answer, Order};
-use crate::report::Row;
+use crate::report::{Costs, Row};
 use crate::run::{Meter, Run};
 use crate::times::{Spread, ms, now};
 use anyhow::{Context, Result};
@@ -43,11 +44,20 @@ pub(super) async fn end(run: &mut Run, scenario: Scenario, what: &str, start: u6
     let all = Spread::since(start, moments.iter().map(|[_, registered]| *registered));
     let mut row = Row::new(scenario, format!("{what}, since the begin"), meant).times(all);
     row.per_second = all.filter(|all| all.last > 0.0).map(|all| all.count as f64 * 1_000.0 / all.last);
+    row.missing = mistaken(&costs).or(row.missing);
     row.costs = Some(costs);
     run.rows.push(row);
     let each = Spread::of(moments.iter().map(|[began, registered]| ms(*began, *registered)).collect());
     run.rows.push(Row::new(scenario, format!("{what}, since its own attempt"), meant).times(each));
     Ok(())
+}
+
+/// What no storm excuses: somebody in with a wrong password, or out with the right one.
+fn mistaken(costs: &Costs) -> Option<String> {
+    if costs.flood.contains_key(GOT_IN) {
+        return Some("a wrong password got in".into());
+    }
+    costs.met.get("login: auth-failed").map(|count| format!("{count} logins refused with the right password"))
 }
 
 /// When each that was away began and was in, and how many are away still.
