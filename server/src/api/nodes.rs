@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use muster_protocol::error::Code;
 use muster_protocol::frame::{Command, Frame};
-use muster_protocol::message::{NodeId, header};
+use muster_protocol::message::{MAX_NODES_HEADER, NodeId, header};
 use muster_protocol::request::{
     FindAnswer, FindQuery, MeshAnswer, MeshQuery, NodeAnswer, NodeQuery, ReportAnswer, ReportQuery,
 };
@@ -136,6 +136,14 @@ pub(super) fn aimed(frame: Frame, target: Option<&str>, nodes: &[NodeId]) -> Fra
     frame.header(header::NODES, &ids.join(","))
 }
 
+/// What the description says of a list of nodes, said before anything is made of it.
+pub(super) fn refuse_many(nodes: &[NodeId]) -> Result<(), Problem> {
+    if nodes.len() > MAX_NODES_HEADER {
+        return Err(Problem::body(format!("nodes: {}, at most {MAX_NODES_HEADER} are possible", nodes.len())));
+    }
+    Ok(())
+}
+
 /// Puts a question, and gives the answer back as it came.
 pub(super) async fn pass_on(caller: &Caller, frame: Frame) -> Result<Response, Problem> {
     Ok(json(StatusCode::OK, caller.ask(frame).await?))
@@ -182,6 +190,7 @@ async fn mesh(caller: Caller, call: Call) -> Result<Response, Problem> {
 async fn find(caller: Caller, call: Call) -> Result<Response, Problem> {
     call.no_query()?;
     let FindNodes { target, nodes, facts, limit, cursor, module } = call.json().await?;
+    refuse_many(&nodes)?;
     let frame = query("/muster/find", &FindQuery { facts, limit, cursor, module });
     pass_on(&caller, aimed(frame, target.as_deref(), &nodes)).await
 }

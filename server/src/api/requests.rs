@@ -3,7 +3,7 @@
 use super::account::{Entry, Progress, RequestNode};
 use super::call::Call;
 use super::listen::InUse;
-use super::nodes::{aimed, query};
+use super::nodes::{aimed, query, refuse_many};
 use super::problem::{Fault, Problem};
 use super::records::Record;
 use super::routes::{Operation, Routes, get, json, ok, post};
@@ -15,7 +15,7 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use muster_protocol::error::Code;
 use muster_protocol::frame::{Command, Frame};
-use muster_protocol::message::{MAX_NODES_HEADER, NodeId, RequestId};
+use muster_protocol::message::{NodeId, RequestId};
 use muster_protocol::policy::PAGE_MOST;
 use muster_protocol::request::{CancelAnswer, CancelQuery, Conditions, Missing, State};
 use serde::{Deserialize, Serialize};
@@ -165,9 +165,7 @@ async fn start(caller: Caller, call: Call) -> Result<Response, Problem> {
         Some(id) => RequestId::parse(id).map_err(|error| Problem::body(format!("id: {error}")))?,
         None => RequestId::random(),
     };
-    if new.nodes.len() > MAX_NODES_HEADER {
-        return Err(Problem::body(format!("nodes: {}, at most {MAX_NODES_HEADER} are possible", new.nodes.len())));
-    }
+    refuse_many(&new.nodes)?;
     let destination = new.destination()?;
     let at = front.hub.clock().now().unix;
     let record = Record::new(id.clone(), destination.clone(), new.target.clone(), at, caller.seat());

@@ -261,7 +261,7 @@ fn bodies_are_objects_of_known_fields_and_not_too_large_or_deep() {
     assert_eq!(http.post(FIND, &json!({ "target": "a=\u{0}" })).refused(400), "bad-header");
     http.post(FIND, &json!({ "target": "os.family=Debian\nor\ros.family=\"a:b\\\\\"" }));
     let many: Vec<String> = (0..501).map(|_| "n-aaaaaaaaaaaaaaaaaaaa".to_owned()).collect();
-    assert_eq!(http.post(FIND, &json!({ "target": "all", "nodes": many })).refused(400), "bad-header");
+    assert_eq!(http.post(FIND, &json!({ "target": "all", "nodes": many })).refused(400), "bad-body");
     assert_eq!(broker.count("sessions"), 1, "it is the same session all the time");
 
     let mut large = Http::dial(&broker).showing(http.token());
