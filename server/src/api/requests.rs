@@ -148,7 +148,9 @@ pub(super) fn add(routes: &mut Routes) {
     routes.add(operation, events_of);
     let operation = of_request(post("/api/v1/requests/{id}/cancel", "cancelRequest", "requests", "Stops a request."))
         .writes("/muster/cancel")
-        .answers::<CancelAnswer>("So many nodes were told to stop; the events go on until each has ended.");
+        .answers::<CancelAnswer>(
+            "So many nodes were told to stop, none if it is over; the events go on until each has ended.",
+        );
     routes.add(operation, cancel);
 }
 
@@ -258,11 +260,15 @@ async fn cancel(caller: Caller, call: Call) -> Result<Response, Problem> {
     call.no_body()?;
     let record = find(&caller, &call)?;
     // By the session that asked: a request is its own. Whose token calls, and whether it may, the broker has said for this one too.
-    let Some(seat) = record.seat.upgrade().filter(|_| !record.is_over()) else {
-        return Err(Problem::new(Code::NoSuchRequest, format!("{}: it is over", record.id())));
-    };
-    let body = seat.ask(query("/muster/cancel", &CancelQuery { request: record.id().to_string() })).await?;
-    Ok(json(StatusCode::OK, body))
+    if let Some(seat) = record.seat.upgrade().filter(|_| !record.is_over()) {
+        match seat.ask(query("/muster/cancel", &CancelQuery { request: record.id().to_string() })).await {
+            Ok(body) => return Ok(json(StatusCode::OK, body)),
+            Err(problem) if problem.code == Code::NoSuchRequest.as_str() => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    // It has ended already, perhaps just now: that is no mistake of who calls, and there is nobody to stop.
+    ok(&CancelAnswer { cancelled: 0 })
 }
 
 /// How events are written.

@@ -276,7 +276,10 @@ fn a_request_is_started_followed_and_accounted_for() {
         let path = format!("/api/v1/requests/mine-1{path}");
         assert_eq!(Http::login(&broker, "peek").get(&path).refused(404), "no-such-request");
     }
-    assert_eq!(noc.call("POST", "/api/v1/requests/mine-1/cancel", &[], None).refused(404), "no-such-request");
+    // One that is over can be cancelled, and nobody is told; one that never was cannot.
+    let cancel = |http: &mut Http, id: &str| http.call("POST", &format!("/api/v1/requests/{id}/cancel"), &[], None);
+    assert_eq!(cancel(&mut noc, "mine-1").ok(), json!({ "cancelled": 0 }));
+    assert_eq!(cancel(&mut noc, "mine-2").refused(404), "no-such-request");
     assert_eq!(broker.count("requests"), 0);
 }
 
