@@ -139,13 +139,10 @@ fn bound_numbers(value: &mut Value, name: &str) {
             };
             let least = fields.get("minimum").and_then(Value::as_u64);
             if is_number(fields.get("type")) && least.is_some() {
-                let is_short = fields.get("format").is_some_and(|format| format == "int32");
+                // The bounds say it all; a format has a sign, and so half of the numbers.
+                let is_short = fields.remove("format").is_some_and(|format| format == "int32");
                 let most = if is_short { u64::from(u32::MAX) } else { u64::MAX };
                 fields.entry("maximum").or_insert(most.into());
-                if !is_short {
-                    // The format has a sign, and so half of the numbers.
-                    fields.remove("format");
-                }
                 if name == "limit" && is_short {
                     fields.insert("minimum".into(), 1.into());
                     fields.insert("maximum".into(), muster_protocol::policy::PAGE_MOST.into());

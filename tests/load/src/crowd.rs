@@ -194,6 +194,14 @@ impl Crowd {
 
     pub(crate) fn flooded(&self, what: &str) {
         count(&mut lock(&self.journal).flood, what);
+        self.noted.notify_one();
+    }
+
+    /// Waits until a wrong password was answered.
+    pub(crate) async fn until_flooded(&self) {
+        while lock(&self.journal).flood.is_empty() {
+            self.noted.notified().await;
+        }
     }
 
     /// The agents of these brokers are away until they register.

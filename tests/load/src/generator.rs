@@ -81,6 +81,8 @@ impl Generator {
                 for place in 0..*together {
                     self.flood.spawn(flood(self.crowd.clone(), users.clone(), place as u64, *together as u64));
                 }
+                // What comes next is beside it, and not before it.
+                self.crowd.until_flooded().await;
             }
             Order::Calm => self.flood.shutdown().await,
             Order::Begin(_) | Order::Count | Order::Enough => {}

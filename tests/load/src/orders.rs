@@ -27,7 +27,7 @@ pub(crate) enum Order {
     Deliveries { message: String, expect: usize, within_ms: u64 },
     /// Agents change their facts, so many in a second.
     Churn { per_second: u32, for_ms: u64 },
-    /// Wrong passwords, so many at once, for these users and others.
+    /// Wrong passwords, so many at once, for these users and others; done once the first was answered.
     Flood { together: usize, users: Vec<String> },
     /// No more of them.
     Calm,
