@@ -38,7 +38,7 @@ pub(crate) struct Open(Arc<Gate>, Origin);
 
 /// A connection that waits until it may log in.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+struct Waiting {
     since: Instant,
     stay: Stay,
     open: Open,
@@ -110,8 +110,31 @@ impl Gate {
         self.numbers.next()
     }
 
-    /// A connection has come from there.
-    pub(crate) fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<Waiting, TurnedAway> {
+    /// A connection has come from there: it is served once it has a place to log in, or `missed` hears why it has none. A connection
+    /// without a place is dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.
+    pub(crate) fn admit<F>(
+        self: &Arc<Gate>,
+        tcp: TcpStream,
+        address: IpAddr,
+        serve: impl FnOnce(Arrived) -> F + Send + 'static,
+        missed: impl FnOnce(Missed) + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let waiting = match self.enter(address) {
+            Ok(waiting) => waiting,
+            Err(turned) => return missed(Missed::TurnedAway(turned)),
+        };
+        // A task of its own, and small: many may wait.
+        tokio::spawn(async move {
+            match waiting.place(tcp).await {
+                Ok(arrived) => drop(tokio::spawn(serve(arrived))),
+                Err(why) => missed(why),
+            }
+        });
+    }
+
+    fn enter(self: &Arc<Gate>, address: IpAddr) -> Result<Waiting, TurnedAway> {
         let origin = Origin::of(address);
         self.lock().enter(origin)?;
         let stay = Stay { gate: self.clone(), origin, stand: Stand::Silent };
@@ -130,7 +153,7 @@ impl Gate {
 
 impl Waiting {
     /// Waits until the peer has spoken and there is a place to log in.
-    pub(crate) async fn place(self, tcp: TcpStream) -> Result<Arrived, Missed> {
+    async fn place(self, tcp: TcpStream) -> Result<Arrived, Missed> {
         let Waiting { since, mut stay, open } = self;
         let gate = stay.gate.clone();
         let until = since + gate.patience();

@@ -70,35 +70,30 @@ pub async fn listen(
 }
 
 fn admit(tcp: TcpStream, peer: SocketAddr, speaks: &Speaks, gate: &Arc<Gate>, shared: &Arc<Shared>) {
-    let waiting = match gate.enter(peer.ip()) {
-        Ok(waiting) => waiting,
-        Err(turned) => return turned_away(peer, turned),
-    };
-    let (speaks, gate, shared) = (speaks.clone(), gate.clone(), shared.clone());
-    // A task of its own, and small: many may wait.
-    tokio::spawn(async move {
-        match waiting.place(tcp).await {
-            Ok(arrived) => {
-                tokio::spawn(serve(arrived, peer, speaks, gate, shared));
-            }
-            Err(Missed::TurnedAway(turned)) => turned_away(peer, turned),
-            Err(missed) => {
-                if matches!(missed, Missed::Silent) {
-                    shared.logins.note(Outcome::Timeout);
-                }
-                tracing::debug!(target: "muster::login", peer = %peer.ip(), reason = "nothing came", "login refused");
-            }
-        }
-    });
+    let told = shared.clone();
+    let (speaks, of, shared) = (speaks.clone(), gate.clone(), shared.clone());
+    gate.admit(
+        tcp,
+        peer.ip(),
+        move |arrived| serve(arrived, peer, speaks, of, shared),
+        move |missed| has_no_place(peer, &missed, &told),
+    );
 }
 
-/// Dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.
-fn turned_away(peer: SocketAddr, turned: TurnedAway) {
-    let TurnedAway { reason, is_news } = turned;
-    if is_news {
-        tracing::warn!(target: "muster::login", peer = %peer.ip(), reason, "connection refused, and so are others until there is room");
-    } else {
-        tracing::debug!(target: "muster::login", peer = %peer.ip(), reason, "connection refused");
+fn has_no_place(peer: SocketAddr, missed: &Missed, shared: &Shared) {
+    match *missed {
+        Missed::TurnedAway(TurnedAway { reason, is_news: true }) => {
+            tracing::warn!(target: "muster::login", peer = %peer.ip(), reason, "connection refused, and so are others until there is room");
+        }
+        Missed::TurnedAway(TurnedAway { reason, .. }) => {
+            tracing::debug!(target: "muster::login", peer = %peer.ip(), reason, "connection refused");
+        }
+        Missed::Silent | Missed::Gone(_) => {
+            if matches!(missed, Missed::Silent) {
+                shared.logins.note(Outcome::Timeout);
+            }
+            tracing::debug!(target: "muster::login", peer = %peer.ip(), reason = "nothing came", "login refused");
+        }
     }
 }
 

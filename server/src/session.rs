@@ -348,21 +348,20 @@ async fn write_items<S: AsyncWrite>(
             }
             taken
         });
-        match beats.send {
-            Some(every) => {
-                if timeout(until_beat(every, clock.tick()), take).await.is_err() {
-                    frame::encode_heart_beat(&mut writer.out);
-                }
-            }
+        let is_closed = match beats.send {
+            Some(every) => timeout(until_beat(every, clock.tick()), take).await.unwrap_or_else(|_| {
+                frame::encode_heart_beat(&mut writer.out);
+                false
+            }),
             None => take.await,
-        }
+        };
         let mut over = false;
         let now = clock.tick();
         for item in batch.drain(..) {
             over |= matches!(item, Item::Close(_));
             writer.encode(item, beats, now);
         }
-        if items.is_closed() && last.is_none() {
+        if is_closed && last.is_none() {
             last = Some(Instant::now() + writer.stall);
         }
         match last {

@@ -243,10 +243,9 @@ fn what_cannot_be_compared_is_refused_before_anything_starts() {
     refused("--peer activemq", "no peer can run here: activemq: there is no ");
 }
 
-#[test]
-fn a_comparison_in_which_a_broker_dies_reports_what_there_is() {
-    let load = Load::new();
-    let mut process = idling(&load, "idle --peer muster --agents 10 --users 1 --window 3600");
+/// The report of a run whose broker has died under it.
+fn without_its_broker(load: &Load, arguments: &str) -> Value {
+    let mut process = idling(load, arguments);
     kill(child(process.id(), "musterd"));
     assert_eq!(process.wait(LIMIT).code(), Some(1));
     let report = load.report();
@@ -254,6 +253,13 @@ fn a_comparison_in_which_a_broker_dies_reports_what_there_is() {
         report["ended_early"].as_str().is_some_and(|why| why.starts_with("broker noc1 has ended by itself")),
         "{report}"
     );
+    report
+}
+
+#[test]
+fn a_comparison_in_which_a_broker_dies_reports_what_there_is() {
+    let load = Load::new();
+    let report = without_its_broker(&load, "idle --peer muster --agents 10 --users 1 --window 3600");
     assert_eq!(row(&report, "storm", "connected")["seen"], 10);
     assert!(figures(&report, "connect storm, last")["figures"]["muster"].is_number(), "{report}");
 }
@@ -331,14 +337,7 @@ fn interrupted_it_reports_what_it_has_and_leaves_nobody_behind() {
 #[test]
 fn a_broker_that_dies_ends_the_run_with_what_there_is() {
     let load = Load::new();
-    let mut process = idling(&load, IDLE);
-    kill(child(process.id(), "musterd"));
-    assert_eq!(process.wait(LIMIT).code(), Some(1));
-    let report = load.report();
-    assert!(
-        report["ended_early"].as_str().is_some_and(|why| why.starts_with("broker noc1 has ended by itself")),
-        "{report}"
-    );
+    let report = without_its_broker(&load, IDLE);
     assert_eq!(row(&report, "storm", "registered")["seen"], 10);
 }
 

@@ -81,9 +81,14 @@ pub(super) async fn listen(
         };
         match accepted {
             Ok((tcp, peer)) => {
-                let (tls, service, gate, end) =
-                    (tls.clone(), (front.clone(), router.clone()), gate.clone(), end.clone());
-                admit(tcp, peer, &gate, move |arrived| connection(arrived, peer, tls, service, end));
+                let (tls, service, end) = (tls.clone(), (front.clone(), router.clone()), end.clone());
+                let serve = move |arrived| async move {
+                    let connection = AssertUnwindSafe(Box::pin(connection(arrived, peer, tls, service, end)));
+                    if connection.catch_unwind().await.is_err() {
+                        tracing::error!(target: "muster::api", peer = %peer.ip(), "a connection ended in a panic");
+                    }
+                };
+                gate.admit(tcp, peer.ip(), serve, move |missed| has_no_place(peer, &missed));
             }
             Err(error) => {
                 // Out of descriptors or memory: the listener lives, and does not spin.
@@ -94,37 +99,15 @@ pub(super) async fn listen(
     }
 }
 
-/// Waits for a place, then serves.
-fn admit<F>(tcp: TcpStream, peer: SocketAddr, gate: &Arc<Gate>, serve: impl FnOnce(Arrived) -> F + Send + 'static)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let waiting = match gate.enter(peer.ip()) {
-        Ok(waiting) => waiting,
-        Err(turned) => return turned_away(peer, turned),
-    };
-    tokio::spawn(async move {
-        match waiting.place(tcp).await {
-            Ok(arrived) => {
-                tokio::spawn(async move {
-                    if AssertUnwindSafe(Box::pin(serve(arrived))).catch_unwind().await.is_err() {
-                        tracing::error!(target: "muster::api", peer = %peer.ip(), "a connection ended in a panic");
-                    }
-                });
-            }
-            Err(Missed::TurnedAway(turned)) => turned_away(peer, turned),
-            Err(Missed::Silent | Missed::Gone(_)) => {}
+fn has_no_place(peer: SocketAddr, missed: &Missed) {
+    match *missed {
+        Missed::TurnedAway(TurnedAway { reason, is_news: true }) => {
+            tracing::warn!(target: "muster::api", peer = %peer.ip(), reason, "connection refused, and so are others until there is room");
         }
-    });
-}
-
-/// Dropped without a word, as at the port for STOMP.
-fn turned_away(peer: SocketAddr, turned: TurnedAway) {
-    let TurnedAway { reason, is_news } = turned;
-    if is_news {
-        tracing::warn!(target: "muster::api", peer = %peer.ip(), reason, "connection refused, and so are others until there is room");
-    } else {
-        tracing::debug!(target: "muster::api", peer = %peer.ip(), reason, "connection refused");
+        Missed::TurnedAway(TurnedAway { reason, .. }) => {
+            tracing::debug!(target: "muster::api", peer = %peer.ip(), reason, "connection refused");
+        }
+        Missed::Silent | Missed::Gone(_) => {}
     }
 }
 

@@ -376,21 +376,15 @@ impl Broker {
         let mut budget = BUDGET;
         while budget > 0 {
             let Some(id) = self.turns.pop_front() else { return };
-            let mut turn = TURN.min(budget);
-            budget -= turn;
-            while turn > 0 {
-                if self.lanes.get(&id).is_none_or(Lane::is_empty) {
-                    break;
-                }
-                let cost = self.step(&id, now, random).max(1);
-                budget = budget.saturating_sub(cost.saturating_sub(turn));
-                turn = turn.saturating_sub(cost);
+            let (turn, mut spent) = (TURN.min(budget), 0);
+            while spent < turn && self.lanes.get(&id).is_some_and(|lane| !lane.is_empty()) {
+                spent += self.step(&id, now, random).max(1);
             }
-            budget += turn;
-            if self.lanes.get(&id).is_some_and(Lane::is_empty) {
-                self.lanes.remove(&id);
-            } else if self.lanes.contains_key(&id) {
-                self.turns.push_back(id);
+            budget = budget.saturating_sub(spent);
+            match self.lanes.get(&id).map(Lane::is_empty) {
+                Some(true) => drop(self.lanes.remove(&id)),
+                Some(false) => self.turns.push_back(id),
+                None => {}
             }
         }
     }

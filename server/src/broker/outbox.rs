@@ -198,14 +198,9 @@ impl Outbox {
 }
 
 impl OutboxReader {
-    /// Whether the last word is in it: nothing follows.
-    pub fn is_closed(&self) -> bool {
-        lock(&self.0).closed
-    }
-
     /// Moves items of some `most` bytes (at least one item) into `into`; pending while there are none.
-    /// What has expired at `now` (monotonic ms) is dropped.
-    pub fn poll_take(&self, context: &mut Context<'_>, now: u64, most: usize, into: &mut Vec<Item>) -> Poll<()> {
+    /// What has expired at `now` (monotonic ms) is dropped. Whether the last word is in the ring or taken: nothing more is put there.
+    pub fn poll_take(&self, context: &mut Context<'_>, now: u64, most: usize, into: &mut Vec<Item>) -> Poll<bool> {
         let mut ring = lock(&self.0);
         let (mut taken, before) = (0, ring.dropped);
         while taken < most {
@@ -221,7 +216,7 @@ impl OutboxReader {
         }
         ring.expired.add(ring.dropped - before);
         if taken > 0 {
-            return Poll::Ready(());
+            return Poll::Ready(ring.closed);
         }
         // What is busy keeps its room, what is idle has none.
         ring.items = VecDeque::new();

@@ -8,10 +8,7 @@ use std::collections::BTreeMap;
 
 /// At most one value for each pattern.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PatternMap<T> {
-    roots: BTreeMap<Kind, Node<T>>,
-    len: usize,
-}
+pub struct PatternMap<T>(BTreeMap<Kind, Node<T>>);
 
 /// What begins in one way.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +24,7 @@ struct Node<T> {
 
 impl<T> Default for PatternMap<T> {
     fn default() -> PatternMap<T> {
-        PatternMap { roots: BTreeMap::new(), len: 0 }
+        PatternMap(BTreeMap::new())
     }
 }
 
@@ -43,7 +40,7 @@ impl<T> PatternMap<T> {
     where
         T: Default,
     {
-        let mut node = self.roots.entry(pattern.kind()).or_default();
+        let mut node = self.0.entry(pattern.kind()).or_default();
         let mut is_rest = false;
         for segment in pattern.segments() {
             node = match segment {
@@ -56,36 +53,24 @@ impl<T> PatternMap<T> {
             };
         }
         let place = if is_rest { &mut node.rest } else { &mut node.here };
-        self.len += usize::from(place.is_none());
         place.get_or_insert_default()
     }
 
-    /// Changes the value of a pattern; it goes if `change` says that nothing is left of it.
-    pub fn shrink(&mut self, pattern: &Pattern, change: impl FnOnce(&mut T) -> bool) {
-        let Some(root) = self.roots.get_mut(&pattern.kind()) else { return };
-        if root.shrink(pattern.segments(), change) {
-            self.len -= 1;
-            if root.is_empty() {
-                self.roots.remove(&pattern.kind());
-            }
+    /// Changes the value of a pattern; it goes if `change` says that nothing is left of it. Whether it has gone.
+    pub fn shrink(&mut self, pattern: &Pattern, change: impl FnOnce(&mut T) -> bool) -> bool {
+        let Some(root) = self.0.get_mut(&pattern.kind()) else { return false };
+        let gone = root.shrink(&mut pattern.segments(), change);
+        if root.is_empty() {
+            self.0.remove(&pattern.kind());
         }
+        gone
     }
 
     /// The values of all patterns that match a name.
     pub fn each<'a>(&'a self, destination: &Destination, mut found: impl FnMut(&'a T)) {
-        if let Some(root) = self.roots.get(&destination.kind()) {
+        if let Some(root) = self.0.get(&destination.kind()) {
             root.each(&mut destination.segments(), &mut found);
         }
-    }
-
-    /// How many patterns.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 }
 
@@ -95,18 +80,22 @@ impl<T> Node<T> {
     }
 
     /// Whether the value has gone.
-    fn shrink<'p>(&mut self, mut segments: impl Iterator<Item = &'p str>, change: impl FnOnce(&mut T) -> bool) -> bool {
+    fn shrink<'p>(
+        &mut self,
+        segments: &mut impl Iterator<Item = &'p str>,
+        change: impl FnOnce(&mut T) -> bool,
+    ) -> bool {
         let place = match segments.next() {
             None => &mut self.here,
             Some(">") => &mut self.rest,
             Some("*") => {
-                let gone = self.any.as_mut().is_some_and(|node| node.shrink_on(segments, change));
+                let gone = self.any.as_mut().is_some_and(|node| node.shrink(segments, change));
                 self.any.take_if(|node| node.is_empty());
                 return gone;
             }
             Some(literal) => {
                 let Some(node) = self.literal.get_mut(literal) else { return false };
-                let gone = node.shrink_on(segments, change);
+                let gone = node.shrink(segments, change);
                 if node.is_empty() {
                     self.literal.remove(literal);
                 }
@@ -118,16 +107,6 @@ impl<T> Node<T> {
             *place = None;
         }
         gone
-    }
-
-    /// As `shrink`; a type of iterator of its own would be made for each depth.
-    fn shrink_on<'p>(
-        &mut self,
-        mut segments: impl Iterator<Item = &'p str>,
-        change: impl FnOnce(&mut T) -> bool,
-    ) -> bool {
-        let segments: &mut dyn Iterator<Item = &'p str> = &mut segments;
-        self.shrink(segments, change)
     }
 
     fn each<'a, 'n>(&'a self, segments: &mut (impl Iterator<Item = &'n str> + Clone), found: &mut impl FnMut(&'a T)) {
@@ -185,12 +164,10 @@ mod tests {
             for pattern in &put {
                 map.entry(pattern).insert(pattern.to_string());
             }
-            prop_assert_eq!(map.len(), kept.len());
             for pattern in taken.iter().chain(put.iter().step_by(2)) {
-                map.shrink(pattern, |texts| texts.remove(pattern.as_str()) && texts.is_empty());
-                kept.remove(pattern);
+                let gone = map.shrink(pattern, |texts| texts.remove(pattern.as_str()) && texts.is_empty());
+                prop_assert_eq!(gone, kept.remove(pattern));
             }
-            prop_assert_eq!(map.len(), kept.len());
             let kind = if topic { "/topic/" } else { "/muster/" };
             let destination = Destination::parse(&format!("{kind}{}", name.join("."))).unwrap();
             let mut found = Vec::new();

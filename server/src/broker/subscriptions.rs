@@ -21,21 +21,16 @@ impl Subscriptions {
     /// Notes that `session` wants what `pattern` matches.
     pub fn add(&mut self, session: SessionId, pattern: &Pattern) {
         self.sessions.entry(pattern).insert(session);
-        if !self.patterns.contains(pattern) {
-            self.patterns.insert(pattern.clone());
-            self.changed = true;
-        }
+        self.changed |= self.patterns.insert(pattern.clone());
     }
 
     /// Takes it back. The caller makes sure that the session has no second subscription to the same pattern.
     pub fn remove(&mut self, session: SessionId, pattern: &Pattern) {
-        let mut gone = false;
-        self.sessions.shrink(pattern, |sessions| {
+        let is_last = |sessions: &mut BTreeSet<SessionId>| {
             sessions.remove(&session);
-            gone = sessions.is_empty();
-            gone
-        });
-        if gone {
+            sessions.is_empty()
+        };
+        if self.sessions.shrink(pattern, is_last) {
             self.patterns.remove(pattern);
             self.changed = true;
         }

@@ -5,7 +5,7 @@ use super::link::{self, Met};
 use super::roster::Trouble;
 use super::wire::{Broken, LINGER, Reader, Writer, cause_of, halves, linger, said};
 use super::{Shared, certificate_of};
-use crate::gate::{Arrived, Missed, Pending, TurnedAway};
+use crate::gate::{Arrived, Missed, Pending};
 use crate::listener::not_tls;
 use futures_util::FutureExt;
 use muster_protocol::dial::harden;
@@ -46,34 +46,20 @@ pub(super) async fn listen(
     }
 }
 
-/// Told once until there was room again: whoever floods fills neither the log nor the list of strangers.
-fn turned_away(shared: &Shared, peer: SocketAddr, turned: TurnedAway) {
-    if turned.is_news {
-        shared.stranger(peer, turned.reason);
-    }
-}
-
 fn admit(tcp: TcpStream, peer: SocketAddr, tls: &Arc<ServerConfig>, shared: &Arc<Shared>) {
-    let waiting = match shared.gate.enter(peer.ip()) {
-        Ok(waiting) => waiting,
-        // Dropped without a word: before TLS there is no way to say one, and none to spend on whoever floods.
-        Err(turned) => return turned_away(shared, peer, turned),
-    };
-    let (tls, shared) = (TlsAcceptor::from(tls.clone()), shared.clone());
-    tokio::spawn(async move {
-        match waiting.place(tcp).await {
-            Ok(arrived) => {
-                tokio::spawn(async move {
-                    let connection = AssertUnwindSafe(connection(arrived, peer, tls, &shared));
-                    if connection.catch_unwind().await.is_err() {
-                        tracing::error!(target: "muster::links", peer = %peer.ip(), "a connection ended in a panic");
-                    }
-                });
-            }
-            Err(Missed::TurnedAway(turned)) => turned_away(&shared, peer, turned),
-            Err(Missed::Gone(error)) => shared.stranger(peer, &cause_of(&error)),
-            Err(Missed::Silent) => shared.stranger(peer, "nothing came in time; a broker begins with TLS"),
+    let (tls, of, told) = (TlsAcceptor::from(tls.clone()), shared.clone(), shared.clone());
+    let serve = move |arrived| async move {
+        let connection = AssertUnwindSafe(connection(arrived, peer, tls, &of));
+        if connection.catch_unwind().await.is_err() {
+            tracing::error!(target: "muster::links", peer = %peer.ip(), "a connection ended in a panic");
         }
+    };
+    shared.gate.admit(tcp, peer.ip(), serve, move |missed| match missed {
+        // Told once until there was room again: whoever floods fills neither the log nor the list of strangers.
+        Missed::TurnedAway(turned) if turned.is_news => told.stranger(peer, turned.reason),
+        Missed::TurnedAway(_) => {}
+        Missed::Gone(error) => told.stranger(peer, &cause_of(&error)),
+        Missed::Silent => told.stranger(peer, "nothing came in time; a broker begins with TLS"),
     });
 }
 
