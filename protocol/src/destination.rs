@@ -343,7 +343,15 @@ impl Text {
     }
 
     fn segments(&self) -> impl Iterator<Item = &str> + Clone {
-        self.name().split('.')
+        let mut rest = Some(self.name());
+        // Segments are short: a search that is made for long texts takes longer to begin than this one to end.
+        std::iter::from_fn(move || {
+            let text = rest?;
+            let dot = text.bytes().position(|byte| byte == b'.');
+            let (segment, behind) = dot.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])));
+            rest = behind;
+            Some(segment)
+        })
     }
 }
 

@@ -131,8 +131,9 @@ impl Intake {
     }
 
     fn send(&mut self, frame: &Frame, receipt: Option<String>, unix: u64) -> Result<Sent, Refusal> {
-        let headers = &frame.headers;
-        refuse_foreign(headers)?;
+        let (headers, none) = (&frame.headers, Headers::new());
+        // Most messages have none of our headers: each of these is looked for in nothing then.
+        let ours = if has_ours(headers)? { headers } else { &none };
         let text = required(headers, "destination")?;
         let destination = match self.last.take().filter(|last| last.as_str() == text) {
             Some(last) => last,
@@ -146,11 +147,11 @@ impl Intake {
             return Err(Refusal::new(Code::Unsupported, "transaction: transactions are not there yet"));
         }
         let reply_to = headers.get(header::REPLY_TO).map(reply_queue).transpose()?;
-        let request = headers.get(header::REQUEST).map(request_id).transpose()?;
-        let purpose = self.purpose(frame, &destination, request.is_some())?;
-        let target = target(headers)?;
-        let nodes = nodes(headers)?;
-        refuse_idle_guards(headers, &purpose)?;
+        let request = ours.get(header::REQUEST).map(request_id).transpose()?;
+        let purpose = self.purpose(frame, ours, &destination, request.is_some())?;
+        let target = target(ours)?;
+        let nodes = nodes(ours)?;
+        refuse_idle_guards(ours, &purpose)?;
         if nodes.is_some() && matches!(target, Target::Absent) {
             let text = format!("{}: it narrows a target; give {} too", header::NODES, header::TARGET);
             return Err(Refusal::new(Code::BadHeader, text));
@@ -169,14 +170,19 @@ impl Intake {
         })
     }
 
-    fn purpose(&mut self, frame: &Frame, destination: &Destination, is_request: bool) -> Result<Purpose, Refusal> {
-        let headers = &frame.headers;
-        if let Some(event) = headers.get(header::EVENT) {
-            return answer(headers, event, destination, is_request);
+    fn purpose(
+        &mut self,
+        frame: &Frame,
+        ours: &Headers,
+        destination: &Destination,
+        is_request: bool,
+    ) -> Result<Purpose, Refusal> {
+        if let Some(event) = ours.get(header::EVENT) {
+            return answer(ours, event, destination, is_request);
         }
         if destination.kind() != Kind::Muster {
             return if is_request && destination.kind() == Kind::Topic {
-                terms(headers).map(Purpose::Request)
+                terms(ours).map(Purpose::Request)
             } else {
                 Ok(Purpose::Message)
             };
@@ -277,8 +283,10 @@ fn detached(body: &Bytes) -> Bytes {
     if body.len() < 65_536 { Bytes::copy_from_slice(body) } else { body.clone() }
 }
 
-/// Headers that only a broker sets, that belong to CONNECT, or that nobody knows: a misspelt guard must not pass for none.
-fn refuse_foreign(headers: &Headers) -> Result<(), Refusal> {
+/// Whether there are headers of ours. Those that only a broker sets, that belong to CONNECT, or that nobody knows are refused: a
+/// misspelt guard must not pass for none.
+fn has_ours(headers: &Headers) -> Result<bool, Refusal> {
+    let mut has_ours = false;
     for (name, _) in headers.iter() {
         // A client that trims or folds case must not take a lookalike for the stamp.
         let plain = name.trim();
@@ -289,8 +297,9 @@ fn refuse_foreign(headers: &Headers) -> Result<(), Refusal> {
         if is_ours && !CONSUMED.contains(&name) {
             return Err(Refusal::new(Code::BadHeader, format!("{}: no such header in a SEND", shown(name))));
         }
+        has_ours |= is_ours;
     }
-    Ok(())
+    Ok(has_ours)
 }
 
 /// A guard on something that is no request would guard nothing.

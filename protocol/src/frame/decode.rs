@@ -1,9 +1,10 @@
 //! Which frames are in the bytes received so far?
 
 use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
 use memchr::{memchr, memchr2};
 
-use super::headers::Span;
+use super::headers::{Span, Spans};
 use super::{Command, Frame, FrameError, Headers, Speaks, Version};
 
 /// How much a peer may send. All are checked before memory is taken for what they limit.
@@ -68,7 +69,7 @@ struct Head {
     line: usize,
     /// Everything before holds no further line end.
     scanned: usize,
-    spans: Vec<Span>,
+    spans: Spans,
     escaped: bool,
 }
 
@@ -181,7 +182,7 @@ impl Head {
             command,
             line: letters + line_end,
             scanned: letters + line_end,
-            spans: Vec::new(),
+            spans: Spans::new(),
             escaped: false,
         }))
     }
@@ -241,9 +242,6 @@ impl Head {
             Some(_) => return Err(FrameError::ControlInName),
             None => return Err(FrameError::HeaderWithoutColon),
         };
-        if self.spans.capacity() == 0 {
-            self.spans.reserve_exact(12); // as many as most frames have
-        }
         // No truncation: `read` stays below 2 GiB.
         self.spans.push(Span {
             start: self.line as u32,
@@ -256,11 +254,11 @@ impl Head {
     /// Takes the head out of the buffer.
     fn finish(&mut self, buf: &mut BytesMut, limits: &Limits, version: Option<Version>) -> Result<Body, FrameError> {
         let wire = buf.split_to(self.scanned.min(buf.len())).freeze();
-        let text = std::str::from_utf8(&wire).map_err(|_| FrameError::BadUtf8)?;
+        let wire = ByteString::try_from(wire).map_err(|_| FrameError::BadUtf8)?;
         let spans = std::mem::take(&mut self.spans);
         let plain = self.command.is_handshake() || version == Some(Version::V1_0);
         let headers = if self.escaped && !plain {
-            unescape_all(text, &spans, version.unwrap_or(Version::V1_2))?
+            unescape_all(&wire, &spans, version.unwrap_or(Version::V1_2))?
         } else {
             Headers::from_wire(wire, spans)
         };
@@ -335,7 +333,7 @@ fn content_length(digits: &str, limit: usize) -> Result<usize, FrameError> {
 /// Copies all headers, since a text is in one piece.
 fn unescape_all(text: &str, spans: &[Span], version: Version) -> Result<Headers, FrameError> {
     let mut plain = String::with_capacity(text.len());
-    let mut places = Vec::with_capacity(spans.len());
+    let mut places = Spans::with_capacity(spans.len());
     let part = |from: u32, to: u32| text.get(from as usize..to as usize).unwrap_or_default();
     for span in spans {
         let start = plain.len();

@@ -85,9 +85,7 @@ impl<'a> Encoder<'a> {
     #[must_use]
     pub fn number(self, name: &str, value: u64) -> Self {
         self.out.extend_from_slice(name.as_bytes());
-        self.out.put_u8(b':');
-        put_decimal(value, self.out);
-        self.out.put_u8(b'\n');
+        put_number(value, b"\n", self.out);
         self
     }
 
@@ -96,11 +94,11 @@ impl<'a> Encoder<'a> {
         use Command::{Error, Message, Send};
         self.out.reserve(body.len() + 40);
         if !body.is_empty() || matches!(self.command, Send | Message | Error) {
-            self.out.extend_from_slice(b"content-length:");
-            put_decimal(body.len() as u64, self.out);
+            self.out.extend_from_slice(b"content-length");
+            put_number(body.len() as u64, b"\n\n", self.out);
+        } else {
             self.out.put_u8(b'\n');
         }
-        self.out.put_u8(b'\n');
         self.out.extend_from_slice(body);
         self.out.put_u8(0);
     }
@@ -142,31 +140,47 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Splits at the first byte that may need care. Almost no text has one, so first all of it is looked at without a branch (which becomes SIMD).
+/// Bytes that may need care.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < special.len() {
+        special[byte] = byte < 0x20 || byte == b':' as usize || byte == b'\\' as usize || byte == 0x7f;
+        byte += 1;
+    }
+    special
+};
+
+/// Splits at the first byte that may need care. Almost no text has one, so first all of it is looked at without a branch.
 fn split_at_special(text: &[u8]) -> Option<(&[u8], u8, &[u8])> {
-    let special = |byte: u8| (byte < 0x20) | (byte == b':') | (byte == b'\\') | (byte == 0x7f);
-    if !text.iter().fold(false, |any, byte| any | special(*byte)) {
+    let special = |byte: &u8| SPECIAL[usize::from(*byte)];
+    if !text.iter().fold(false, |any, byte| any | special(byte)) {
         return None;
     }
-    let at = text.iter().position(|byte| special(*byte))?;
+    let at = text.iter().position(special)?;
     let (clean, rest) = text.split_at(at);
     let (first, tail) = rest.split_first()?;
     Some((clean, *first, tail))
 }
 
-/// `write!` would take longer than all the headers.
-fn put_decimal(mut number: u64, out: &mut BytesMut) {
-    let mut digits = [b'0'; 20];
-    let mut first = digits.len();
+/// A colon, a number, and what ends it (at most two bytes). `write!` would take longer than all the headers.
+fn put_number(mut number: u64, end: &[u8], out: &mut BytesMut) {
+    // The longest number has 20 digits.
+    let mut text = [b':'; 24];
+    let behind = text.len() - end.len();
+    let (rest, place) = text.split_at_mut(behind);
+    place.copy_from_slice(end);
+    let mut first = behind;
     loop {
         first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
+        rest[first] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
             break;
         }
     }
-    out.extend_from_slice(&digits[first..]);
+    // Before the first digit the colons are left.
+    out.extend_from_slice(&text[first - 1..]);
 }
 
 #[cfg(test)]
@@ -228,11 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn decimals() {
+    fn numbers() {
         for number in [0, 9, 10, 1_048_576, u64::MAX] {
             let mut out = BytesMut::new();
-            put_decimal(number, &mut out);
-            assert_eq!(out, number.to_string());
+            put_number(number, b"\n\n", &mut out);
+            assert_eq!(out, format!(":{number}\n\n"));
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytestring::ByteString;
+use smallvec::SmallVec;
 
 /// Values that must never get into a log, by header name.
 const SECRET: [&str; 3] = ["passcode", "muster-token", "muster-node-key"];
@@ -12,12 +13,15 @@ const SECRET: [&str; 3] = ["passcode", "muster-token", "muster-node-key"];
 /// Received headers are places in the received bytes; added ones are kept in a text beside. A clone shares the former.
 #[derive(Clone, Default)]
 pub struct Headers {
-    /// The head of a frame as it was received; valid UTF-8, checked once by the decoder.
-    wire: Bytes,
+    /// The head of a frame as it was received.
+    wire: ByteString,
     /// The text of headers that were added, or had to be unescaped.
     added: String,
-    spans: Vec<Span>,
+    spans: Spans,
 }
+
+/// As many as most messages have stand in the headers themselves; a connection that waits for a frame has room for them too.
+pub(super) type Spans = SmallVec<[Span; 4]>;
 
 /// One header: its name is `start..colon`, its value `colon + 1..end`. Places at or beyond `wire.len()` are in `added`.
 #[derive(Clone, Copy, Debug)]
@@ -35,16 +39,13 @@ impl Headers {
 
     /// Room for so many headers (not bytes).
     pub fn with_capacity(headers: usize) -> Self {
-        Self { spans: Vec::with_capacity(headers), ..Self::default() }
+        Self { spans: Spans::with_capacity(headers), ..Self::default() }
     }
 
-    /// A copy, with room to add so many headers of so many bytes in all, without the signs between them.
-    pub fn with_room(&self, headers: usize, bytes: usize) -> Self {
-        let mut added = String::with_capacity(self.added.len() + bytes + headers);
-        added.push_str(&self.added);
-        let mut spans = Vec::with_capacity(self.spans.len() + headers);
-        spans.extend_from_slice(&self.spans);
-        Self { wire: self.wire.clone(), added, spans }
+    /// Makes room to add so many headers of so many bytes in all, without the signs between them.
+    pub fn reserve(&mut self, headers: usize, bytes: usize) {
+        self.added.reserve(bytes + headers);
+        self.spans.reserve(headers);
     }
 
     /// Adds a header at the end. If the name is there already, the earlier one still counts: see [`Headers::set`].
@@ -59,10 +60,8 @@ impl Headers {
             return self.push(name, value);
         };
         let span = self.append(name, value);
-        let mut kept = self.spans.split_off(first + 1);
-        kept.retain(|span| self.name(*span) != name.as_bytes());
-        self.spans[first] = span;
-        self.spans.append(&mut kept);
+        self.remove(name);
+        self.spans.insert(first, span);
     }
 
     /// Removes the header, with all its repetitions.
@@ -101,19 +100,19 @@ impl Headers {
         self.spans.is_empty()
     }
 
-    /// From the head of a frame and the places in it. The caller has checked that `wire` is UTF-8.
-    pub(super) fn from_wire(wire: Bytes, spans: Vec<Span>) -> Self {
+    /// From the head of a frame and the places in it.
+    pub(super) fn from_wire(wire: ByteString, spans: Spans) -> Self {
         let added = String::new();
         Self { wire, added, spans }
     }
 
     /// From a text and the places in it.
-    pub(super) fn from_text(added: String, spans: Vec<Span>) -> Self {
-        let wire = Bytes::new();
+    pub(super) fn from_text(added: String, spans: Spans) -> Self {
+        let wire = ByteString::new();
         Self { wire, added, spans }
     }
 
-    /// As [`Headers::iter`], without a check for UTF-8.
+    /// As [`Headers::iter`], in bytes.
     pub(super) fn iter_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let spans = self.spans.iter();
         spans.map(|span| (self.name(*span), self.bytes(span.colon + 1, span.end)))
@@ -150,18 +149,19 @@ impl Headers {
     }
 
     fn bytes(&self, from: u32, to: u32) -> &[u8] {
-        let (from, to, wire) = (from as usize, to as usize, self.wire.len());
-        if from < wire {
-            self.wire.get(from..to).unwrap_or_default()
-        } else {
-            let added = self.added.as_bytes();
-            added.get(from - wire..to - wire).unwrap_or_default()
-        }
+        let (text, from, to) = self.place(from, to);
+        text.as_bytes().get(from..to).unwrap_or_default()
     }
 
-    /// The check for UTF-8 is repeated here because `unsafe` is forbidden; for short text it costs some nanoseconds, and cannot fail.
     fn text(&self, from: u32, to: u32) -> &str {
-        std::str::from_utf8(self.bytes(from, to)).unwrap_or_default()
+        let (text, from, to) = self.place(from, to);
+        text.get(from..to).unwrap_or_default()
+    }
+
+    /// The text in which something stands, and where there.
+    fn place(&self, from: u32, to: u32) -> (&str, usize, usize) {
+        let (from, to, wire) = (from as usize, to as usize, self.wire.len());
+        if from < wire { (&self.wire, from, to) } else { (&self.added, from - wire, to - wire) }
     }
 }
 
@@ -207,8 +207,8 @@ mod tests {
     /// `a:1`, `b:2`, `a:3` as the decoder leaves them.
     fn received() -> Headers {
         let span = |start| Span { start, colon: start + 1, end: start + 3 };
-        let wire = Bytes::from_static(b"SEND\na:1\nb:2\na:3\n\n");
-        Headers::from_wire(wire, vec![span(5), span(9), span(13)])
+        let wire = ByteString::from_static("SEND\na:1\nb:2\na:3\n\n");
+        Headers::from_wire(wire, [span(5), span(9), span(13)].into_iter().collect())
     }
 
     fn list(headers: &Headers) -> Vec<(&str, &str)> {
@@ -235,16 +235,17 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_with_room_is_equal_and_takes_what_it_has_room_for() {
+    fn what_there_is_room_for_makes_nothing_grow() {
         let mut headers = received();
         headers.push("c", "5");
-        let mut copy = headers.with_room(2, "d6ee7".len());
-        assert_eq!(copy, headers);
-        let room = (copy.added.capacity(), copy.spans.capacity());
-        copy.push("d", "6");
-        copy.push("ee", "7");
-        assert_eq!(list(&copy)[4..], [("d", "6"), ("ee", "7")]);
-        assert_eq!((copy.added.capacity(), copy.spans.capacity()), room, "nothing had to grow");
+        let before = headers.clone();
+        headers.reserve(2, "d6ee7".len());
+        assert_eq!(headers, before);
+        let room = (headers.added.capacity(), headers.spans.capacity());
+        headers.push("d", "6");
+        headers.push("ee", "7");
+        assert_eq!(list(&headers)[4..], [("d", "6"), ("ee", "7")]);
+        assert_eq!((headers.added.capacity(), headers.spans.capacity()), room);
     }
 
     #[test]

@@ -114,17 +114,18 @@ impl Broker {
     }
 
     /// A message that is no request: its fan-out here. The caller's right is checked.
-    pub(super) fn carry(&self, origin: &BrokerName, user: &User, sent: &Sent, now: Now) -> Fanout {
-        if Broker::is_for_nodes(sent) {
-            let Resolved { rows, filter } = self.resolve(user, sent);
+    pub(super) fn carry(&self, origin: &BrokerName, user: &User, sent: Box<Sent>, now: Now) -> Fanout {
+        let destination = sent.destination.clone();
+        if Broker::is_for_nodes(&sent) {
+            let Resolved { rows, filter } = self.resolve(user, &sent);
             let message = self.message(origin, user, sent, filter.as_ref(), None, now);
             let frozen = self.nodes.generation();
             let rows = self.targets(user, &rows, frozen);
-            fanout(sent.destination.clone(), rows, frozen, None, None, Some(Arc::new(message)))
+            fanout(destination, rows, frozen, None, None, Some(message))
         } else {
-            let message = Arc::new(self.message(origin, user, sent, None, None, now));
-            let sessions = self.subscriptions.of(&sent.destination).into_iter();
-            Fanout { destination: sent.destination.clone(), targets: Targets::Subscribers { message, sessions } }
+            let message = self.message(origin, user, sent, None, None, now);
+            let sessions = self.subscriptions.of(&destination).into_iter();
+            Fanout { destination, targets: Targets::Subscribers { message, sessions } }
         }
     }
 
@@ -163,9 +164,12 @@ impl Broker {
         // A dry run asks nobody: its account is empty.
         let targets = if terms.dry_run { RoaringBitmap::new() } else { rows.clone() };
         let hold = hold && !terms.dry_run;
-        let message = (!hold && !terms.dry_run)
-            .then(|| Arc::new(self.message(&origin, &user, &sent, filter.as_ref(), Some(&terms), now)));
-        let held = hold.then(|| Held { sent, rows: rows.clone(), frozen, filter, since: now.tick });
+        let (mut message, mut held) = (None, None);
+        if hold {
+            held = Some(Held { sent, rows: rows.clone(), frozen, filter, since: now.tick });
+        } else if !terms.dry_run {
+            message = Some(self.message(&origin, &user, sent, filter.as_ref(), Some(&terms), now));
+        }
         let patience = if hold { HOLD } else { terms.reply_within };
         let key = match self.requests.begin(asked, targets, held, now.tick.saturating_add(patience)) {
             Begun::As(key) => key,
@@ -206,8 +210,8 @@ impl Broker {
             return None;
         };
         self.requests.set_busy(key, true);
-        let message = Arc::new(self.message(&name.broker, &user, &held.sent, held.filter.as_ref(), Some(&terms), now));
         let destination = held.sent.destination.clone();
+        let message = self.message(&name.broker, &user, held.sent, held.filter.as_ref(), Some(&terms), now);
         let rows = self.targets(&user, &held.rows, held.frozen);
         Some(fanout(destination, rows, held.frozen, Some(key), None, Some(message)))
     }
@@ -370,12 +374,13 @@ impl Broker {
         &self,
         origin: &BrokerName,
         user: &User,
-        sent: &Sent,
+        mut sent: Box<Sent>,
         filter: Option<&Filter>,
         terms: Option<&Terms>,
         now: Now,
-    ) -> Message {
-        let mut headers = sent.headers.with_room(STAMPS, STAMPS_BYTES);
+    ) -> Arc<Message> {
+        let headers = &mut sent.headers;
+        headers.reserve(STAMPS, STAMPS_BYTES);
         headers.push(header::CALLER, &user.name);
         headers.push(header::ORIGIN, origin.as_str());
         if let Some(queue) = &sent.reply_to {
@@ -397,9 +402,10 @@ impl Broker {
             within = Some(start);
         }
         let expires = within.map(|within| now.tick.saturating_add(within));
-        let answer_on = sent.reply_to.as_ref().filter(|_| terms.is_none()).cloned().map(Arc::new);
-        let (destination, body) = (sent.destination.text(), sent.body.clone());
-        Message { destination, headers, body, expires, answer_on, heads: Heads::default() }
+        let Sent { destination, headers, body, reply_to, .. } = *sent;
+        let answer_on = reply_to.filter(|_| terms.is_none()).map(Arc::new);
+        let destination = destination.text();
+        Arc::new(Message { destination, headers, body, expires, answer_on, heads: Heads::default() })
     }
 }
 

@@ -60,6 +60,7 @@ use queues::Queues;
 use record::Record;
 use relay::Order;
 use requests::{Key, Requests};
+use rustc_hash::FxHashMap;
 use sessions::Sessions;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -147,7 +148,8 @@ pub struct Broker {
     tally: Tally,
     /// Since when the policy in force is, Unix ms.
     policy_since: u64,
-    lanes: HashMap<LaneId, Lane>,
+    /// The names in their ids are those of policies: nobody who sends work can choose ids that collide.
+    lanes: FxHashMap<LaneId, Lane>,
     turns: VecDeque<LaneId>,
     /// When sessions end because their user or their certificate expires, monotonic ms.
     expiries: BTreeSet<(u64, SessionId)>,
@@ -230,7 +232,7 @@ impl Broker {
             counters: Counters::default(),
             tally: Tally::default(),
             policy_since,
-            lanes: HashMap::new(),
+            lanes: FxHashMap::default(),
             turns: VecDeque::new(),
             expiries: BTreeSet::new(),
             usage: Usage::default(),
@@ -417,7 +419,7 @@ impl Broker {
     fn input(&mut self, lane: &LaneId, input: Input, now: Now, random: Random<'_>) -> (usize, Option<Fanout>) {
         let LaneId::Session(session) = *lane else { return (0, None) };
         match input {
-            Input::Send(sent) => return self.send(session, *sent, now),
+            Input::Send(sent) => return self.send(session, sent, now),
             Input::Subscribe { to, id, receipt } => match self.subscribe(session, to, id, random) {
                 Ok(()) => self.receipt(session, receipt, now),
                 Err(refusal) => self.refuse(session, refusal, None, now),

@@ -176,7 +176,7 @@ impl Broker {
             What::Message => {
                 self.permit(&user, &sent)?;
                 let cost = self.nodes.cost(None, user.scope.as_ref());
-                Ok((cost, Some(self.carry(origin, &user, &sent, now))))
+                Ok((cost, Some(self.carry(origin, &user, sent, now))))
             }
             What::Request { serial, hold } => {
                 self.permit(&user, &sent)?;
@@ -188,7 +188,7 @@ impl Broker {
             What::Query { serial } => self.answer_query(origin, serial, &user, *sent, now).map(|cost| (cost, None)),
             What::Reply { session: _ } => {
                 let queue = sent.destination.clone();
-                self.put_reply(&queue, &user, &sent, false, now).map(|()| (1, None))
+                self.put_reply(&queue, &user, sent, false, now).map(|()| (1, None))
             }
         }
     }

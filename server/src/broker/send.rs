@@ -23,7 +23,7 @@ const BUSY: u64 = 1_000;
 
 impl Broker {
     /// One SEND: what it cost, and the fan-out that it began.
-    pub(super) fn send(&mut self, id: SessionId, mut sent: Sent, now: Now) -> (usize, Option<Fanout>) {
+    pub(super) fn send(&mut self, id: SessionId, mut sent: Box<Sent>, now: Now) -> (usize, Option<Fanout>) {
         let receipt = sent.receipt.take();
         let answer = sent.reply_to.clone().map(|queue| (sent.request.clone(), queue));
         let can_answer = sent.request.is_some() || matches!(sent.purpose, Purpose::Facts(_));
@@ -31,7 +31,7 @@ impl Broker {
         let (mut asked, destination) = (self.asked(id, &sent), sent.destination.clone());
         let result = match sent.destination.kind() {
             Kind::TempQueue | Kind::RemoteTempQueue => self.reply(id, sent, now).map(|()| (1, None)),
-            Kind::Muster => self.query(id, sent, now).map(|cost| (cost, None)),
+            Kind::Muster => self.query(id, *sent, now).map(|cost| (cost, None)),
             Kind::Topic | Kind::Queue => {
                 let target = if let Target::Filter(filter) = &sent.target { Some(filter) } else { None };
                 let scope = self.sessions.get(id).and_then(|s| s.user.scope.as_ref());
@@ -72,7 +72,7 @@ impl Broker {
     fn publish(
         &mut self,
         id: SessionId,
-        mut sent: Sent,
+        mut sent: Box<Sent>,
         on_record: &mut Option<OnRecord>,
         now: Now,
     ) -> Result<Option<Fanout>, Refusal> {
@@ -102,7 +102,7 @@ impl Broker {
                 };
                 self.mesh.forward(audience.to, Load::Message(letter(&user.name, &sent)), cargo, now.tick);
             }
-            return Ok(Some(self.carry(&me, &user, &sent, now)));
+            return Ok(Some(self.carry(&me, &user, sent, now)));
         };
         let Some(queue_name) = queue_name else {
             return Err(Refusal::new(Code::BadHeader, "reply-to: a request needs a reply queue"));
@@ -129,7 +129,7 @@ impl Broker {
         &mut self,
         caller: SessionId,
         user: Arc<User>,
-        sent: Sent,
+        sent: Box<Sent>,
         queue_name: Destination,
         (terms, bound): (Terms, Option<Bound>),
         request: RequestId,
@@ -192,7 +192,7 @@ impl Broker {
         // Where nobody matches here, and nobody else is asked, the end comes at once.
         self.say_missing(serial, now);
         let body = sent.body.clone();
-        let preparing = Preparing { key, user: user.clone(), sent: Box::new(sent), terms, hold };
+        let preparing = Preparing { key, user: user.clone(), sent, terms, hold };
         let fanout = match self.prepare(preparing, now) {
             Ok(fanout) => fanout,
             Err(refusal) => {
@@ -212,7 +212,7 @@ impl Broker {
     }
 
     /// A SEND to a reply queue: an answer of a node that was asked, or any message if no request uses the queue.
-    fn reply(&mut self, id: SessionId, mut sent: Sent, now: Now) -> Result<(), Refusal> {
+    fn reply(&mut self, id: SessionId, mut sent: Box<Sent>, now: Now) -> Result<(), Refusal> {
         let queue = if sent.destination.kind() == Kind::TempQueue {
             self.own_queue(id, &sent.destination)?
         } else {
@@ -233,7 +233,7 @@ impl Broker {
         }
         sent.destination = queue.clone();
         match owner_of(&queue).filter(|owner| owner != self.mesh.me()) {
-            None => self.put_reply(&queue, &user, &sent, is_own, now),
+            None => self.put_reply(&queue, &user, sent, is_own, now),
             Some(owner) => {
                 let letter = ReplyLetter { letter: letter(&user.name, &sent), session: id.0 };
                 let cargo = Cargo {
@@ -255,7 +255,7 @@ impl Broker {
         &mut self,
         queue: &Destination,
         user: &User,
-        sent: &Sent,
+        sent: Box<Sent>,
         is_own: bool,
         now: Now,
     ) -> Result<(), Refusal> {
@@ -264,7 +264,7 @@ impl Broker {
             return Err(gone(queue));
         };
         let me = self.mesh.me().clone();
-        let message = Arc::new(self.message(&me, user, sent, None, None, now));
+        let message = self.message(&me, user, sent, None, None, now);
         self.hand(owner, &message, Permit::ReplyQueue { subscription: &subscription }, now);
         Ok(())
     }

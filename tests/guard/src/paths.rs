@@ -33,6 +33,9 @@ const MANY: u32 = 100;
 /// How often a path of the broker is counted.
 const ROUNDS: u32 = 8;
 
+/// Messages of a stream that are read at once.
+const STREAMED: usize = 100;
+
 /// A topic that needs no target.
 const TOPIC: &str = "/topic/open.news";
 
@@ -59,6 +62,7 @@ pub(crate) const PATHS: &[HotPath] = &[
     HotPath { name: "login-agent", run: login_agent },
     HotPath { name: "publish-1", run: || publish(1) },
     HotPath { name: "publish-100", run: || publish(MANY) },
+    HotPath { name: "stream", run: stream },
     HotPath { name: "request-100", run: request },
     HotPath { name: "replies-100", run: replies },
     HotPath { name: "outbox-item", run: outbox_item },
@@ -228,6 +232,30 @@ fn publish(subscribers: u32) -> u64 {
     counted(|| events.by_ref().for_each(|event| stage.handle(event)));
     assert!(seats.iter().all(|seat| seat.messages().len() == 1 + ROUNDS as usize), "everybody has every message");
     ROUNDS.into()
+}
+
+/// A message to one subscriber, one of many that are read at once: from the bytes that come to the bytes that go.
+fn stream() -> u64 {
+    let (mut stage, _agents) = staffed();
+    let reader = stage.open("viewer", None, &[TOPIC]);
+    let mut sender = stage.open("noc", None, &[]);
+    let mut wire = BytesMut::new();
+    let message = send(TOPIC).with_body(vec![b'x'; 128]);
+    (0..STREAMED).for_each(|_| encode(&message, Version::V1_2, &mut wire));
+    let mut reads = [wire.clone(), wire].into_iter();
+    let mut out = BytesMut::with_capacity(STREAMED * 512);
+    let mut pass = |wire: BytesMut| {
+        stage.handle(sender.read(wire));
+        for item in reader.take() {
+            let Item::Message { message, subscription, number } = item else { panic!("a message was expected") };
+            encode_message(&message, &subscription, number, Version::V1_2, 0, &mut out);
+        }
+    };
+    reads.by_ref().take(1).for_each(&mut pass);
+    counted(|| reads.by_ref().for_each(&mut pass));
+    let text = String::from_utf8_lossy(&out);
+    assert_eq!(text.matches("MESSAGE\n").count(), 2 * STREAMED);
+    STREAMED as u64
 }
 
 /// A request to all nodes, until it lies in every outbox.

@@ -1,7 +1,8 @@
 //! How is the broker put on trial in this process? Frames in as a session reads them, items out of outboxes, time by hand.
 
+use bytes::BytesMut;
 use muster_protocol::facts::NodeDocument;
-use muster_protocol::frame::{Command, Frame, Version};
+use muster_protocol::frame::{Command, Decoded, Decoder, Frame, Limits, Version};
 use muster_protocol::message::{BrokerName, NodeId, NodeKey, header};
 use muster_server::broker::access::Policy;
 use muster_server::broker::event::{Event, NodeHello, Now, Opened, SessionId, Ticket};
@@ -117,6 +118,16 @@ impl Seat {
     pub(crate) fn event(&mut self, frame: Frame) -> Event {
         let input = self.intake.input(frame, 0);
         Event::Inputs { session: self.session, inputs: vec![input], ticket: Ticket(None) }
+    }
+
+    /// The frames of one read.
+    pub(crate) fn read(&mut self, mut bytes: BytesMut) -> Event {
+        let (mut decoder, mut inputs) = (Decoder::new(Limits::default()), Vec::new());
+        decoder.set_version(Version::V1_2);
+        while let Some(Decoded::Frame(frame)) = decoder.decode(&mut bytes).expect("frames") {
+            inputs.push(self.intake.input(frame, 0));
+        }
+        Event::Inputs { session: self.session, inputs, ticket: Ticket(None) }
     }
 
     /// Everything that waits.

@@ -140,7 +140,7 @@ impl Dialect {
 /// Finds events in the bytes of one connection.
 #[derive(Debug)]
 pub(crate) enum Reader {
-    Stomp(Decoder),
+    Stomp(Box<Decoder>),
     Nats,
 }
 
@@ -152,7 +152,7 @@ impl Reader {
                 let mut decoder = Decoder::new(Limits::default());
                 // No other is asked for.
                 decoder.set_version(Version::V1_2);
-                Reader::Stomp(decoder)
+                Reader::Stomp(Box::new(decoder))
             }
             Dialect::Nats => Reader::Nats,
         }
