@@ -69,46 +69,46 @@ impl Replies {
     }
 
     /// Takes one event in. Returns whether it changed the account; a repetition doesn't.
-    pub fn feed(&mut self, event: &RequestEvent) -> bool {
+    pub fn feed(&mut self, event: RequestEvent) -> bool {
         match event {
             RequestEvent::Accepted { broker, count, nodes, .. } => {
                 // It is the running total of the brokers that have answered so far.
-                self.announced = self.announced.max(Some(*count));
+                self.announced = self.announced.max(Some(count));
                 let mut changed = false;
                 for node in nodes {
-                    changed |= self.ask(node.id, broker, &node.display);
+                    changed |= self.ask(node.id, &broker, node.display);
                 }
                 changed
             }
             RequestEvent::Started(id) => {
-                let node = self.nodes.entry(*id).or_default();
+                let node = self.nodes.entry(id).or_default();
                 !std::mem::replace(&mut node.started, true)
             }
             RequestEvent::Reply { node, display, answer } => {
-                let known = self.nodes.entry(*node).or_default();
+                let known = self.nodes.entry(node).or_default();
                 if known.display.is_empty() {
-                    known.display = display.clone();
+                    known.display = display;
                 }
-                self.end(*node, End { state: answer.status, answer: Some(answer.clone()), reason: String::new() })
+                self.end(node, End { state: answer.status, answer: Some(answer), reason: String::new() })
             }
             RequestEvent::Ended { state, nodes, reason } => {
                 let mut changed = false;
                 for id in nodes {
-                    changed |= self.end(*id, End { state: *state, answer: None, reason: reason.clone() });
+                    changed |= self.end(id, End { state, answer: None, reason: reason.clone() });
                 }
                 changed
             }
-            RequestEvent::Refused(refused) => self.refused.replace(refused.clone()).is_none(),
+            RequestEvent::Refused(refused) => self.refused.replace(refused).is_none(),
             // The list of `done` holds, whatever was said before it.
-            RequestEvent::Missing(missing) => self.done.is_none() && self.without.add(missing),
+            RequestEvent::Missing(missing) => self.done.is_none() && self.without.add(&missing),
             RequestEvent::Done(done) => {
                 self.without = done.without.iter().collect();
-                self.done.replace(done.states.clone()).is_none()
+                self.done.replace(done.states).is_none()
             }
         }
     }
 
-    fn ask(&mut self, id: NodeId, broker: &str, display: &Map<String, Value>) -> bool {
+    fn ask(&mut self, id: NodeId, broker: &str, display: Map<String, Value>) -> bool {
         let node = self.nodes.entry(id).or_default();
         if node.asked {
             self.repeated += 1;
@@ -122,7 +122,7 @@ impl Replies {
         node.asked = true;
         node.broker = broker.to_owned();
         if !display.is_empty() {
-            node.display = display.clone();
+            node.display = display;
         }
         self.asked += 1;
         if let Some(end) = &node.end {
@@ -280,7 +280,7 @@ pub(crate) mod tests {
     fn fed(events: &[RequestEvent]) -> Replies {
         let mut replies = Replies::new();
         events.iter().for_each(|event| {
-            replies.feed(event);
+            replies.feed(event.clone());
         });
         replies
     }
@@ -293,7 +293,7 @@ pub(crate) mod tests {
         assert_eq!(code(&[accepted(2, &[1]), reply(1, State::Ok), done(&[(State::Ok, 1)], &[])]), EXIT_MISSING);
         let mut replies = Replies::new();
         for event in [accepted(2, &[1, 2]), reply(1, State::Ok), done(&[(State::Ok, 1), (State::Lost, 1)], &[])] {
-            replies.feed(&event);
+            replies.feed(event.clone());
         }
         assert_eq!(replies.disagreements(), ["the broker counts ok 1, lost 1; this client saw ok 1"]);
         assert_eq!(replies.waiting().map(|(id, _)| id).collect::<Vec<_>>(), [node(2)]);
@@ -303,7 +303,7 @@ pub(crate) mod tests {
     fn a_planned_node_that_was_not_asked_is_named() {
         let mut replies = Replies::planned([node(1), node(2)]);
         for event in [accepted(1, &[1]), reply(1, State::Ok), done(&[(State::Ok, 1)], &[])] {
-            replies.feed(&event);
+            replies.feed(event.clone());
         }
         assert_eq!(replies.vanished().collect::<Vec<_>>(), [node(2)]);
         assert_eq!(Summary::of([&replies]).exit_code(), EXIT_MISSING);
@@ -312,8 +312,8 @@ pub(crate) mod tests {
     #[test]
     fn a_dry_run_awaits_no_answers() {
         let mut replies = Replies::new().dry_run(true);
-        replies.feed(&accepted(2, &[1, 2]));
-        replies.feed(&done(&[], &[]));
+        replies.feed(accepted(2, &[1, 2]));
+        replies.feed(done(&[], &[]));
         assert_eq!(Summary::of([&replies]).exit_code(), EXIT_OK);
     }
 
@@ -327,12 +327,12 @@ pub(crate) mod tests {
             reply(2, State::Ok),
             accepted_by("dc2", 5, &[4, 2]), // node 2 has moved there
         ] {
-            assert!(replies.feed(&event));
+            assert!(replies.feed(event.clone()));
             totals.push((replies.total(), replies.asked()));
         }
         assert_eq!(totals, [(Some(2), 2), (Some(3), 3), (Some(3), 3), (Some(5), 4)]);
-        replies.feed(&ended(State::Lost, &[1, 3, 4]));
-        replies.feed(&done(&[(State::Ok, 1), (State::Lost, 3)], &[]));
+        replies.feed(ended(State::Lost, &[1, 3, 4]));
+        replies.feed(done(&[(State::Ok, 1), (State::Lost, 3)], &[]));
         assert!(replies.disagreements().is_empty(), "{:?}", replies.disagreements());
         let brokers: BTreeMap<_, _> = replies.targets().map(|(id, node)| (id, node.broker.as_str())).collect();
         assert_eq!(brokers[&node(2)], "dc2");
@@ -351,12 +351,12 @@ pub(crate) mod tests {
     fn the_list_of_done_replaces_what_was_said_before() {
         let mut replies = Replies::new();
         let (dc1, dc2) = (missing("dc1", Why::Unreachable), missing("dc2", Why::Filtered));
-        assert!(replies.feed(&RequestEvent::Missing(dc1.clone())));
-        assert!(!replies.feed(&RequestEvent::Missing(dc1.clone())));
-        replies.feed(&RequestEvent::Missing(dc2.clone()));
+        assert!(replies.feed(RequestEvent::Missing(dc1.clone())));
+        assert!(!replies.feed(RequestEvent::Missing(dc1.clone())));
+        replies.feed(RequestEvent::Missing(dc2.clone()));
         assert_eq!(replies.without().iter().collect::<Vec<_>>(), [&dc1, &dc2]);
-        replies.feed(&done(&[], std::slice::from_ref(&dc2)));
-        assert!(!replies.feed(&RequestEvent::Missing(dc1)));
+        replies.feed(done(&[], std::slice::from_ref(&dc2)));
+        assert!(!replies.feed(RequestEvent::Missing(dc1)));
         assert_eq!(replies.without().iter().collect::<Vec<_>>(), [&dc2], "dc1 has come back");
     }
 
@@ -380,7 +380,7 @@ pub(crate) mod tests {
             let mut asked = BTreeSet::new();
             let mut first_end: BTreeMap<NodeId, State> = BTreeMap::new();
             for event in &events {
-                replies.feed(event);
+                replies.feed(event.clone());
                 match event {
                     RequestEvent::Accepted { nodes, .. } => asked.extend(nodes.iter().map(|node| node.id)),
                     RequestEvent::Reply { node, answer, .. } => { first_end.entry(*node).or_insert(answer.status); }
@@ -417,10 +417,10 @@ pub(crate) mod tests {
             events.extend(ids.iter().map(|&n| RequestEvent::Started(node(n))));
             let mut replies = Replies::new();
             for index in order {
-                replies.feed(index.get(&events));
+                replies.feed(index.get(&events).clone());
             }
-            events.iter().rev().for_each(|event| { replies.feed(event); });
-            replies.feed(&RequestEvent::Done(Done { states: states.clone(), without: Vec::new() }));
+            events.iter().rev().for_each(|event| { replies.feed(event.clone()); });
+            replies.feed(RequestEvent::Done(Done { states: states.clone(), without: Vec::new() }));
             prop_assert_eq!(replies.states(), &states);
             prop_assert!(replies.disagreements().is_empty());
             prop_assert_eq!(replies.waiting().count(), 0);

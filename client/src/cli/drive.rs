@@ -110,8 +110,8 @@ impl UnderWay<'_> {
             tokio::select! {
                 event = self.events.next() => match event {
                     Ok((index, event)) => {
-                        self.accounts[index].feed(&event);
                         watch(surface, index, &event, self.begun.elapsed())?;
+                        self.accounts[index].feed(event);
                         surface.progress.update(&[before, &self.accounts], planned);
                     }
                     Err(error) if before.is_empty() && self.accounts.iter().all(|account| account.total().is_none()) => {

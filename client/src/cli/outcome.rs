@@ -1,15 +1,17 @@
 //! What came of a command that asked nodes? Its results for people and for programs, and its exit code.
 
 use super::drive::Stop;
-use super::output::{self, Paint, Silent, Table};
+use super::output::{self, Answered, Paint, Silent, Table};
 use super::surface::Surface;
 use super::{EXIT_INTERRUPTED, Failure, Format, refusal, text};
 use crate::client::Request;
 use crate::events::{Refused, RequestEvent};
-use crate::replies::Replies;
+use crate::replies::{Node, Replies};
 use crate::summary::{EXIT_MISSING, EXIT_NONE, EXIT_OK, Summary};
 use crate::without::Without;
 use muster_protocol::message::NodeId;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io;
@@ -31,13 +33,26 @@ pub(crate) struct Outcome {
     pub(crate) without: Without,
     /// From the first request to the last event.
     pub(crate) took: Duration,
+    /// How long each answer took, where that is what was asked for.
+    pub(crate) round_trips: BTreeMap<NodeId, Duration>,
+}
+
+/// The document of `--json`. There may be very many nodes: nothing is copied for it.
+struct Document<'a>(&'a Outcome);
+
+/// A target, in it.
+#[derive(Serialize)]
+struct Accepted<'a> {
+    broker: &'a str,
+    display: &'a Map<String, Value>,
+    id: NodeId,
 }
 
 impl Outcome {
     /// Of requests that went to all that match, with no node chosen beforehand.
     pub(crate) fn of(requests: Vec<Request>, accounts: Vec<Replies>, stop: Stop, took: Duration) -> Outcome {
         let (not_asked, chosen, without) = (Vec::new(), BTreeMap::new(), Without::default());
-        Outcome { requests, accounts, stop, not_asked, chosen, without, took }
+        Outcome { requests, accounts, stop, not_asked, chosen, without, took, round_trips: BTreeMap::new() }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -89,7 +104,7 @@ impl Outcome {
     /// Prints all that has not been printed while it came.
     pub(crate) fn print(&self, surface: &mut Surface, format: Format, ungrouped: bool) -> Result<(), Failure> {
         if format.json {
-            surface.out(&(text::pretty_json(&self.document()) + "\n"))?;
+            surface.out(&(text::pretty_json(&Document(self)) + "\n"))?;
         } else if format.ndjson {
             surface.out(&(text::json(&self.end_line()) + "\n"))?;
         } else if self.requests.iter().any(|request| request.dry_run) {
@@ -151,7 +166,7 @@ impl Outcome {
     }
 
     fn would_ask(&self) -> String {
-        let targets: Vec<_> = self.accounts.iter().flat_map(Replies::targets).collect();
+        let targets: Vec<_> = self.targets().collect();
         if targets.is_empty() {
             return String::new();
         }
@@ -165,22 +180,16 @@ impl Outcome {
         table.to_string()
     }
 
-    /// The one document of `--json`.
-    pub(crate) fn document(&self) -> Value {
-        let targets = || self.accounts.iter().flat_map(Replies::targets);
-        let accepted: Vec<Value> =
-            targets().map(|(id, node)| json!({"id": id, "display": node.display, "broker": node.broker})).collect();
-        let answer = |(id, node): (NodeId, &crate::replies::Node)| {
-            let answer = node.end.as_ref()?.answer.as_ref()?;
-            Some(output::answer_json(id, &node.display, answer))
-        };
-        let mut document = self.end_line();
-        if let Some(map) = document.as_object_mut() {
-            map.remove("event");
-        }
-        document["accepted"] = accepted.into();
-        document["replies"] = targets().filter_map(answer).collect();
-        document
+    fn targets(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.accounts.iter().flat_map(Replies::targets)
+    }
+
+    fn answered(&self) -> impl Iterator<Item = Answered<'_>> {
+        self.targets().filter_map(|(id, node)| {
+            let mut answered = Answered::new(id, &node.display, node.end.as_ref()?.answer.as_ref()?);
+            answered.rtt_ms = self.round_trips.get(&id).map(|time| time.as_secs_f64() * 1000.0);
+            Some(answered)
+        })
     }
 
     /// What both JSON forms end with.
@@ -207,6 +216,22 @@ impl Outcome {
             });
         }
         line
+    }
+}
+
+impl<'a> Serialize for Document<'a> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Document(outcome) = self;
+        let accepted = |(id, node): (NodeId, &'a Node)| Accepted { broker: &node.broker, display: &node.display, id };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("accepted", &outcome.targets().map(accepted).collect::<Vec<_>>())?;
+        if let Value::Object(end) = outcome.end_line() {
+            end.iter()
+                .filter(|(name, _)| *name != "event")
+                .try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+        }
+        map.serialize_entry("replies", &outcome.answered().collect::<Vec<_>>())?;
+        map.end()
     }
 }
 
@@ -238,7 +263,7 @@ fn event_json(event: &RequestEvent) -> Option<Value> {
         }
         RequestEvent::Started(node) => json!({"event": "started", "node": node}),
         RequestEvent::Reply { node, display, answer } => {
-            let mut line = output::answer_json(*node, display, answer);
+            let mut line = json!(Answered::new(*node, display, answer));
             line["event"] = json!("reply");
             line
         }

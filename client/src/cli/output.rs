@@ -2,11 +2,13 @@
 
 use super::surface::Surface;
 use super::text;
+use crate::events::Answer;
 use crate::replies::{Node, Replies};
 use crate::without::Without;
 use comfy_table::presets;
 use muster_protocol::message::NodeId;
 use muster_protocol::request::{ActionError, Missing, State, Why};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -199,16 +201,26 @@ pub(crate) fn without_line(missing: &Missing) -> String {
     text::clean(&format!("Without {}: {text}{seen}", missing.broker))
 }
 
-/// The JSON of one answer.
-pub(crate) fn answer_json(id: NodeId, display: &Map<String, Value>, answer: &crate::events::Answer) -> Value {
-    let mut value = json!({"node": id, "display": display, "status": answer.status});
-    if answer.error.is_none() || !answer.data.is_null() {
-        value["data"] = answer.data.clone();
+/// The JSON of one answer. There may be very many: nothing is copied for it.
+#[derive(Serialize)]
+pub(crate) struct Answered<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
+    display: &'a Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a ActionError>,
+    node: NodeId,
+    /// The round trip, where that is what was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rtt_ms: Option<f64>,
+    status: State,
+}
+
+impl<'a> Answered<'a> {
+    pub(crate) fn new(node: NodeId, display: &'a Map<String, Value>, answer: &'a Answer) -> Answered<'a> {
+        let data = Some(&answer.data).filter(|data| answer.error.is_none() || !data.is_null());
+        Answered { data, display, error: answer.error.as_ref(), node, rtt_ms: None, status: answer.status }
     }
-    if let Some(error) = &answer.error {
-        value["error"] = json!(error);
-    }
-    value
 }
 
 #[cfg(test)]

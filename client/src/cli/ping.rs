@@ -10,7 +10,6 @@ use crate::events::RequestEvent;
 use crate::replies::Replies;
 use clap::Args;
 use muster_protocol::message::NodeId;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -62,18 +61,14 @@ impl Ping {
         let surface = &mut context.surface;
         surface.progress.clear();
         let (accounts, stop) = driven?;
-        let outcome = Outcome::of(requests, accounts, stop, took);
-        if self.format.json {
-            surface.out(&(text::pretty_json(&with_times(&outcome, &times)) + "\n"))?;
-            outcome.notes(surface);
-        } else if self.format.ndjson {
-            outcome.print(surface, self.format, true)?;
-        } else {
-            surface.out(&table(&outcome.accounts, &times, Paint(surface.colour)))?;
-            outcome.print(surface, self.format, true)?;
-            if let Some(statistics) = statistics(&times) {
-                surface.note(&statistics);
-            }
+        let outcome = Outcome { round_trips: times, ..Outcome::of(requests, accounts, stop, took) };
+        let is_for_people = !self.format.json && !self.format.ndjson;
+        if is_for_people {
+            surface.out(&table(&outcome.accounts, &outcome.round_trips, Paint(surface.colour)))?;
+        }
+        outcome.print(surface, self.format, true)?;
+        if let Some(statistics) = statistics(&outcome.round_trips).filter(|_| is_for_people) {
+            surface.note(&statistics);
         }
         Ok(outcome.exit_code())
     }
@@ -105,15 +100,4 @@ fn statistics(times: &BTreeMap<NodeId, Duration>) -> Option<String> {
 
 fn millis(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
-}
-
-fn with_times(outcome: &Outcome, times: &BTreeMap<NodeId, Duration>) -> serde_json::Value {
-    let mut document = outcome.document();
-    for reply in document["replies"].as_array_mut().into_iter().flatten() {
-        let id = reply["node"].as_str().and_then(|text| NodeId::parse(text).ok());
-        if let Some(time) = id.and_then(|id| times.get(&id)) {
-            reply["rtt_ms"] = json!(time.as_secs_f64() * 1000.0);
-        }
-    }
-    document
 }

@@ -1,5 +1,6 @@
 //! How is what others sent shown? As text and nothing else: no control character or terminal escape gets through.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::Write;
 
@@ -33,12 +34,12 @@ fn visible(c: char) -> char {
 }
 
 /// JSON on one line that is safe on a terminal too: serde_json leaves DEL, C1 and direction marks as they are.
-pub(crate) fn json(value: &Value) -> String {
-    escaped(value.to_string())
+pub(crate) fn json(value: &impl Serialize) -> String {
+    escaped(serde_json::to_string(value).unwrap_or_default())
 }
 
 /// The same over several lines.
-pub(crate) fn pretty_json(value: &Value) -> String {
+pub(crate) fn pretty_json(value: &impl Serialize) -> String {
     escaped(serde_json::to_string_pretty(value).unwrap_or_default())
 }
 

@@ -64,7 +64,7 @@ impl<T: Serialize> List<'_, T> {
                 document.insert("generation".into(), generation.to_string().into());
             }
             document.insert((*key).to_owned(), serde_json::to_value(members).unwrap_or_default());
-            surface.out(&(text::pretty_json(&document.into()) + "\n"))?;
+            surface.out(&(text::pretty_json(&document) + "\n"))?;
         } else if !members.is_empty() {
             surface.out(&words())?;
         }
