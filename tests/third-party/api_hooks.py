@@ -38,7 +38,10 @@ def changes_the_admin(case):
 
 
 def denies_a_form(case):
-    """Of the forms above schemathesis knows how to make a text, and not what is none: there it takes every text for wrong."""
+    """Of the forms above schemathesis knows how to make a text, and not what is none: there it takes every text for wrong.
+
+    Which form is denied a mutation does not say, so that of a time goes with them.
+    """
     mutations = getattr(case.meta.phase.data, "mutations", ()) if case.meta else ()
     return any("format" in mutation.keywords for mutation in mutations)
 

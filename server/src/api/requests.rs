@@ -1,6 +1,6 @@
 //! How is a request started, followed and cancelled? It belongs to the user; its events are read as they come, by whoever of the user asks.
 
-use super::account::{Entry, Progress, RequestNode};
+use super::account::{End, Entry, Progress, RequestNode};
 use super::call::Call;
 use super::listen::InUse;
 use super::nodes::{aimed, query, refuse_many};
@@ -263,12 +263,19 @@ async fn cancel(caller: Caller, call: Call) -> Result<Response, Problem> {
     if let Some(seat) = record.seat.upgrade().filter(|_| !record.is_over()) {
         match seat.ask(query("/muster/cancel", &CancelQuery { request: record.id().to_string() })).await {
             Ok(body) => return Ok(json(StatusCode::OK, body)),
-            Err(problem) if problem.code == Code::NoSuchRequest.as_str() => {}
-            Err(problem) => return Err(problem),
+            // Its last event comes before this answer; one that has none may be on its way to the broker still.
+            Err(problem) if problem.code != Code::NoSuchRequest.as_str() || !record.is_over() => return Err(problem),
+            Err(_) => {}
         }
     }
-    // It has ended already, perhaps just now: that is no mistake of who calls, and there is nobody to stop.
-    ok(&CancelAnswer { cancelled: 0 })
+    match record.look(|account| account.end().cloned()) {
+        // It has ended, perhaps just now: that is no mistake of who calls, and there is nobody to stop.
+        Some(End::Done | End::Refused(_)) => ok(&CancelAnswer { cancelled: 0 }),
+        Some(End::Abandoned(_)) | None => {
+            let text = format!("{}: the session that asked is over, and its nodes go on", record.id());
+            Err(Problem::new(Code::Gone, text).cured("Wait until they are done: nobody can stop them any more."))
+        }
+    }
 }
 
 /// How events are written.

@@ -148,7 +148,7 @@ pub struct Broker {
     tally: Tally,
     /// Since when the policy in force is, Unix ms.
     policy_since: u64,
-    /// The names in their ids are those of policies: nobody who sends work can choose ids that collide.
+    /// Ids are numbers of this broker's own, and callers that a neighbour names: another broker of the cluster, of whom little waits.
     lanes: FxHashMap<LaneId, Lane>,
     turns: VecDeque<LaneId>,
     /// When sessions end because their user or their certificate expires, monotonic ms.

@@ -8,6 +8,7 @@ use crate::times::now;
 use crate::wire::{self, Wire};
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use muster_protocol::error::Code;
 use muster_protocol::session::Session;
 use rustls::ClientConfig;
 use secrecy::SecretString;
@@ -199,7 +200,11 @@ impl Crowd {
 
     /// Waits until a wrong password was answered.
     pub(crate) async fn until_flooded(&self) {
-        while lock(&self.journal).flood.is_empty() {
+        let is_answered = || {
+            let journal = lock(&self.journal);
+            [Code::AuthFailed, Code::Busy].iter().any(|code| journal.flood.contains_key(code.as_str()))
+        };
+        while !is_answered() {
             self.noted.notified().await;
         }
     }

@@ -385,6 +385,21 @@ fn a_request_under_way_keeps_its_session_and_seats_are_bounded() {
     assert_eq!(events(&mut noc, "slow").last().expect("an end")["states"], json!({ "ok": 1 }));
 }
 
+#[test]
+fn a_request_whose_session_is_over_goes_on_and_its_cancel_says_so() {
+    let broker = broker();
+    let (mut acme, _beta) = nodes(&broker);
+    let mut first = Http::login(&broker, "noc");
+    let ask = json!({ "destination": "/topic/prod.service.status", "target": "os.family=Debian", "id": "left" });
+    assert_eq!(first.post("/api/v1/requests", &ask).status, 202);
+    acme.request();
+    assert!(first.call("POST", "/api/v1/logout", &[], None).status < 300);
+    let mut second = Http::login(&broker, "noc");
+    until("the account ends", || (second.get("/api/v1/requests/left").ok()["progress"] == "abandoned").then_some(()));
+    let cancelled = second.call("POST", "/api/v1/requests/left/cancel", &[], None);
+    assert_eq!(cancelled.refused(410), "gone");
+}
+
 /// Refused by the session that the policy has just ended, or at the door.
 fn is_out(http: &mut Http) -> bool {
     matches!(http.get("/api/v1/mesh").refused(401).as_str(), "revoked" | "auth-failed")
