@@ -150,7 +150,8 @@ pub(super) fn add(routes: &mut Routes) {
         .writes("/muster/cancel")
         .answers::<CancelAnswer>(
             "So many nodes were told to stop, none if it is over; the events go on until each has ended.",
-        );
+        )
+        .refuses(&[410]);
     routes.add(operation, cancel);
 }
 

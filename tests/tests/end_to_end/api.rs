@@ -398,6 +398,8 @@ fn a_request_whose_session_is_over_goes_on_and_its_cancel_says_so() {
     until("the account ends", || (second.get("/api/v1/requests/left").ok()["progress"] == "abandoned").then_some(()));
     let cancelled = second.call("POST", "/api/v1/requests/left/cancel", &[], None);
     assert_eq!(cancelled.refused(410), "gone");
+    let described = second.get("/api/v1/openapi.json").ok();
+    assert!(described["paths"]["/api/v1/requests/{id}/cancel"]["post"]["responses"]["410"].is_object());
 }
 
 /// Refused by the session that the policy has just ended, or at the door.
